@@ -1,0 +1,209 @@
+"""PolicySpec: what a policy's numbers mean to the outside world.
+
+A graph says how 22 floats become 4; the spec says that the first three are metres in the
+world frame and that the action is four motor set-points at 100 Hz. It is read from TOML,
+checked against the graph, carried in the policy's metadata, and printed into the C header.
+"""
+
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from edgerl.errors import UserError
+from edgerl.policies.vocabulary import meaning
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}\Z")
+_LABEL = re.compile(r"[A-Za-z0-9 _./^*+%()\-]{0,40}\Z")
+# Words that C, C++ and the generated code's own names already use.
+_RESERVED = frozenset(
+    "alignas alignof and asm auto bitand bitor bool break case catch char class compl const "
+    "constexpr continue decltype default delete do double else enum explicit export extern "
+    "false float for friend goto if inline int long mutable namespace new noexcept not nullptr "
+    "operator or private protected public register restrict return short signed sizeof static "
+    "struct switch template this throw true try typedef typeid typename typeof union unsigned "
+    "using virtual void volatile wchar_t while xor main".split()
+)
+
+
+def identifier(name: str) -> str:
+    """`name` unchanged if it may become a C identifier and a file name; ValueError if not."""
+    if not _IDENTIFIER.match(name) or "__" in name or name.lower() in _RESERVED:
+        raise ValueError(
+            f"{name[:60]!r} is not a usable name (a letter, then up to 39 letters, digits or "
+            "single underscores, and no word of C or C++)"
+        )
+    return name
+
+
+def label(text: str) -> str:
+    """`text` unchanged if it is a short printable label (unit, frame, licence)."""
+    if not _LABEL.match(text) or "*/" in text or "/*" in text:
+        raise ValueError(f"{text[:60]!r} is not a usable label (40 plain characters at most)")
+    return text
+
+
+Identifier = Annotated[str, AfterValidator(identifier)]
+Label = Annotated[str, AfterValidator(label)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Signal(_Row):
+    """One named slice of the observation or action vector.
+
+    `size` elements, all in `unit` and `frame`, valid in the closed `range`. `labels`, when
+    given, names each element (motor positions, joints); `spin` gives each motor's yaw-torque
+    sign as the stack sees it.
+    """
+
+    name: Identifier
+    size: int = Field(ge=1, le=65536)
+    unit: Label = "1"
+    frame: Label = ""
+    range: tuple[float, float]
+    labels: tuple[Identifier, ...] = ()
+    spin: tuple[Literal[-1, 1], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_vocabulary(cls, row: object) -> object:
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+            return row
+        known = meaning(row["name"])
+        filled = {"unit": known.unit, "frame": known.frame, "range": known.range}
+        if known.size is not None:
+            filled["size"] = known.size
+        return {**filled, **row}
+
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"range [{low}, {high}] must be finite and increasing")
+        if max(abs(low), abs(high)) > 1e30:
+            raise ValueError(f"range [{low}, {high}] is too wide (1e30 at most)")
+        return value
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        for what in ("labels", "spin"):
+            given = len(getattr(self, what))
+            if given not in (0, self.size):
+                raise ValueError(f"{what} has {given} entries, the signal has {self.size}")
+        return self
+
+
+class StateSignal(_Row):
+    """One recurrent state vector, zero after reset."""
+
+    name: Identifier
+    size: int = Field(ge=1, le=65536)
+
+
+class PolicySpec(_Row):
+    """The contract of a policy with the outside world (DESIGN §1).
+
+    `feedback` says which previous action returns in the observation: the network's `raw`
+    output, the `clamped` one, or the one the actuators `applied` after slew limits.
+    `out_of_range` and `non_finite` say what `_step` does with a bad observation: `saturate`
+    replaces each value by the nearest valid one; `hold` repeats the last good action and
+    `fallback` outputs `fallback`, and both leave the recurrent state as it was.
+    """
+
+    name: Identifier
+    rate_hz: float = Field(gt=0.0, le=100_000.0, default=100.0)
+    licence: Label = ""
+    observation: tuple[Signal, ...] = Field(min_length=1)
+    action: tuple[Signal, ...] = Field(min_length=1)
+    state: tuple[StateSignal, ...] = ()
+    feedback: Literal["raw", "clamped", "applied"] = "clamped"
+    out_of_range: Literal["saturate", "hold", "fallback"] = "saturate"
+    non_finite: Literal["hold", "fallback"] = "hold"
+    fallback: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for group in (self.observation, self.action, self.state):
+            local = [s.name for s in group]
+            twice = sorted({n for n in local if local.count(n) > 1})
+            if twice:
+                raise ValueError(f"signal {twice[0]!r} appears twice")
+        if self.fallback and len(self.fallback) != self.action_size:
+            raise ValueError(
+                f"fallback has {len(self.fallback)} values, the action has {self.action_size}"
+            )
+        for value, (low, high) in zip(self.fallback, self.action_ranges(), strict=False):
+            if not low <= value <= high:
+                raise ValueError(f"fallback value {value} is outside [{low}, {high}]")
+        return self
+
+    @property
+    def observation_size(self) -> int:
+        return sum(s.size for s in self.observation)
+
+    @property
+    def action_size(self) -> int:
+        return sum(s.size for s in self.action)
+
+    @property
+    def state_size(self) -> int:
+        return sum(s.size for s in self.state)
+
+    def observation_ranges(self) -> list[tuple[float, float]]:
+        """Valid range of every observation element, in order."""
+        return [s.range for s in self.observation for _ in range(s.size)]
+
+    def action_ranges(self) -> list[tuple[float, float]]:
+        """Saturation limits of every action element, in order."""
+        return [s.range for s in self.action for _ in range(s.size)]
+
+    def safe_action(self) -> tuple[float, ...]:
+        """What `_step` outputs before the first good observation: `fallback`, or the value
+        nearest zero inside each range."""
+        if self.fallback:
+            return self.fallback
+        return tuple(min(max(0.0, low), high) for low, high in self.action_ranges())
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line for the first fault of a pydantic error: file, key, what is wrong."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    message = first["msg"].removeprefix("Value error, ")
+    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+    return f"{where}: {key}: {message}{more}"
+
+
+def load_spec(path: Path) -> PolicySpec:
+    """Read a spec from a TOML file.
+
+    Raises UserError, naming file and key, when the file is unreadable, not TOML, or not a
+    valid spec.
+    """
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise UserError(f"{path}: larger than 1 MiB; that is no spec")
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not TOML: {error}") from error
+    try:
+        return PolicySpec.model_validate(rows)
+    except ValidationError as error:
+        raise UserError(explain(error, str(path))) from error

@@ -1,0 +1,1 @@
+"""Typed measurements with limits, as JSON and as one self-contained HTML page."""
