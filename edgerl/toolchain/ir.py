@@ -5,8 +5,9 @@ inside the operation that uses them. Operations stand in execution order and eac
 result once. A pass is a function `Program -> Program`.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,17 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]
 
+# sigmoid 1/(1+e^-x); relu max(x,0); elu x or alpha(e^x-1); leaky_relu x or alpha x (each for
+# x >= 0, else); selu 1.0507(x or 1.67326(e^x-1)); silu x sigmoid(x); gelu x Phi(x), exact;
+# softplus ln(1+e^x); mish x tanh(softplus(x)); hard_sigmoid min(max(x/6+1/2,0),1);
+# hard_swish x hard_sigmoid(x); softsign x/(1+|x|); square x^2; reciprocal 1/x.
 Activation = Literal[
     "tanh", "sigmoid", "relu", "elu", "selu", "silu", "gelu", "softplus", "mish",
     "leaky_relu", "hard_sigmoid", "hard_swish", "softsign", "exp", "abs", "square", "sqrt",
     "reciprocal", "sin", "cos",
 ]  # fmt: skip
+
+BinaryOperation = Literal["mul", "div", "min", "max"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Dense:
-    """y = bias + sum over sources of W @ x, rows of y in order, then `activation` if any.
+    """y = bias + sum over sources of W @ x, rows of y in order, then `activation` if any
+    (elu and leaky_relu with alpha 1).
 
     Each source is (x, W [rows, len(x)]). Accumulation order, which numerics depend on: bias,
     then the sources in order, then columns in order.
@@ -41,6 +49,7 @@ class Dense:
     bias: Vector
     y: str
     activation: Activation | None = None
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,10 @@ class Lstm:
 
 @dataclass(frozen=True)
 class Linear:
-    """Element-wise y = bias + sum of scale * x, every x and scale of y's size, in order."""
+    """Element-wise y = bias + sum of scale * x, every x and scale of y's size, in order.
+
+    Without terms it is a constant.
+    """
 
     terms: tuple[tuple[str, Vector], ...]
     bias: Vector
@@ -101,7 +113,7 @@ class Activate:
 class Binary:
     """Element-wise y = a (operation) b on two run-time vectors of one size."""
 
-    operation: Literal["mul", "div", "min", "max"]
+    operation: BinaryOperation
     a: str
     b: str
     y: str
@@ -146,16 +158,15 @@ class LayerNorm:
     y: str
 
 
-Operation = (
-    Dense | Gru | Lstm | Linear | Activate | Binary | Clip | Gather | Softmax | LayerNorm
-)
+Operation = Dense | Gru | Lstm | Linear | Activate | Binary | Clip | Gather | Softmax | LayerNorm
 
 
 @dataclass(frozen=True)
 class Program:
     """A lowered policy: `tensors` by name, operations in execution order.
 
-    `states` pairs each state input with the tensor that replaces it after the step.
+    `states` pairs each state input with the tensor that replaces it after the step. The action
+    and every next state are different tensors, each written by an operation.
     """
 
     name: str
@@ -166,6 +177,7 @@ class Program:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def size(self, tensor: str) -> int:
+        """Number of elements of a tensor."""
         return self.tensors[tensor].size
 
     @property
@@ -209,3 +221,24 @@ def writes(op: Operation) -> tuple[str, ...]:
             return (op.h_next, op.c_next)
         case _:
             return (op.y,)
+
+
+def renamed(op: Operation, names: Mapping[str, str]) -> Operation:
+    """The operation with every tensor name that `names` has replaced."""
+
+    def new(name: str) -> str:
+        return names.get(name, name)
+
+    changes: dict[str, Any] = {
+        entry: new(getattr(op, entry))
+        for entry in ("x", "h", "c", "a", "b", "y", "h_next", "c_next")
+        if hasattr(op, entry)
+    }
+    match op:
+        case Dense():
+            changes["sources"] = tuple((new(x), w) for x, w in op.sources)
+        case Linear():
+            changes["terms"] = tuple((new(x), scale) for x, scale in op.terms)
+        case Gather():
+            changes["sources"] = tuple(new(x) for x in op.sources)
+    return replace(op, **changes)
