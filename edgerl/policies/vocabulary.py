@@ -20,9 +20,7 @@ class Meaning:
 
 
 VOCABULARY: dict[str, Meaning] = {
-    "position_error": Meaning(
-        3, "m", "world-FLU", (-100.0, 100.0), "position minus its reference"
-    ),
+    "position_error": Meaning(3, "m", "world-FLU", (-100.0, 100.0), "position minus its reference"),
     "rotation_matrix": Meaning(
         9, "1", "body-to-world", (-1.001, 1.001), "attitude, row-major rotation matrix"
     ),

@@ -39,7 +39,7 @@ class Tensor:
 @dataclass(frozen=True)
 class Dense:
     """y = bias + sum over sources of W @ x, rows of y in order, then `activation` if any
-    (elu and leaky_relu with alpha 1).
+    (`alpha` as in Activate).
 
     Each source is (x, W [rows, len(x)]). Accumulation order, which numerics depend on: bias,
     then the sources in order, then columns in order.

@@ -328,7 +328,7 @@ def _pointer(slot: Slot) -> str:
     return f"{base} + {slot.offset}" if slot.offset else base
 
 
-def _describe(step: Step) -> str:
+def describe(step: Step) -> str:
     """One line about a step, for comments and reports."""
     if isinstance(step, planning.DenseStep):
         inputs = " + ".join(str(s.size) for s in step.sources)
@@ -364,7 +364,7 @@ def _environment() -> jinja2.Environment:
         rows_of=lambda values, n: [values[k : k + n] for k in range(0, len(values), n)],
         corder=_corder,
         pointer=_pointer,
-        describe=_describe,
+        describe=describe,
         input_name=_input_name,
         unused_bases=_unused_bases,
     )

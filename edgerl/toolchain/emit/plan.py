@@ -114,6 +114,15 @@ class Plan:
     constants: Singles
     curves: tuple[Curve, ...]
 
+    @property
+    def weights_by_step(self) -> tuple[int, ...]:
+        """Floats of the stream that each step reads."""
+        starts = [s.weights for s in self.steps] + [self.weights.size]
+        return tuple(
+            0 if isinstance(s, VectorStep) else min(n for n in starts if n > s.weights) - s.weights
+            for s in self.steps
+        )
+
 
 def tiles(rows: int) -> tuple[int, ...]:
     """Cut `rows` into tiles of eight, then at most one each of four, two and one."""

@@ -1,0 +1,90 @@
+"""Stages: the steps of a pipeline, told to whoever watches, and kept so that none is done twice.
+
+A finished stage's result is stored under a hash of everything it depends on. An interrupted or
+edited pipeline resumes at the first stage whose inputs changed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+Advance = Callable[[int, int], None]
+
+
+class Watcher(Protocol):
+    """Whoever follows a pipeline: the command line, a notebook, nobody."""
+
+    def stage(self, name: str) -> "Iterator[Advance]":
+        """A stage begins; yields the function that takes (done, of)."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line worth reading."""
+        ...
+
+
+class Silence:
+    """Watches nothing."""
+
+    def stage(self, name: str) -> Iterator[Advance]:
+        """Ignore progress."""
+        yield lambda done, of: None
+
+    def say(self, text: str) -> None:
+        """Ignore it."""
+
+
+@contextmanager
+def watched(watcher: Watcher, name: str) -> Iterator[Advance]:
+    """The stage called `name`, from beginning to end, under `watcher`."""
+    yield from watcher.stage(name)
+
+
+class StageCache:
+    """Results of finished stages, as JSON files named by the hash of the stage's inputs.
+
+    `folder` None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(
+        self,
+        stage: str,
+        inputs: Mapping[str, object],
+        kind: type[T],
+        compute: Callable[[], T],
+    ) -> T:
+        """The stored result of `stage` for `inputs`, or that of `compute`, stored.
+
+        `inputs` holds everything the result depends on, as JSON values; the version of edgerl
+        is added. A stored file that cannot be read is computed again.
+        """
+        if self.folder is None:
+            return compute()
+        adapter = TypeAdapter(kind)
+        text = json.dumps([stage, version("edgerl"), inputs], sort_keys=True)
+        path = self.folder / f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        try:
+            return adapter.validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            pass
+        result = compute()
+        aside = path.with_suffix(f".{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(adapter.dump_json(result))
+            aside.replace(path)
+        except OSError:
+            # A full or read-only cache costs time, never a result.
+            aside.unlink(missing_ok=True)
+        return result

@@ -1,0 +1,80 @@
+"""Measure: what the compiled program costs, counted on an emulated core and read from its image."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgerl.policies import Policy
+from edgerl.toolchain.build import Footprint, Image, footprint, worst_stack
+from edgerl.toolchain.emit import Plan, describe
+from edgerl.toolchain.emulators import UnicornCore, count
+from edgerl.toolchain.emulators.painting import painted_stack
+from edgerl.toolchain.golden import GoldenFile
+from edgerl.toolchain.report.model import LayerCost, Measured
+
+Floats = npt.NDArray[np.float32]
+COUNTED_INPUTS = 1_024
+_STEPS_COUNTED = 256
+
+
+def extremes(policy: Policy) -> Floats:
+    """Observations [k, n] at the corners of what a program may meet: both ends of every range,
+    zeros, denormals, and the largest finite numbers."""
+    ranges = np.array(policy.spec.observation_ranges(), np.float64)
+    n = len(ranges)
+    largest = float(np.finfo(np.float32).max)
+    rows = [ranges[:, 0], ranges[:, 1], np.zeros(n), np.full(n, -0.0), np.full(n, 1e-42)]
+    rows += [np.full(n, largest), np.full(n, -largest), np.where(np.arange(n) % 2, 1e30, -1e30)]
+    return np.array(rows).astype(np.float32)
+
+
+def sizes(image: Image, state_bytes: int) -> Measured:
+    """What the image says without running it. `state_bytes` is what the contract promises."""
+    cost: Footprint = footprint(image)
+    return Measured(
+        flash_bytes=cost.flash_bytes,
+        ram_bytes=state_bytes + cost.static_ram_bytes,
+        state_bytes=state_bytes,
+        stack_bytes=worst_stack(image, f"{image.name}_step").bytes,
+        code_bytes=cost.code_bytes,
+        weight_bytes=cost.weight_bytes,
+        table_bytes=cost.table_bytes,
+    )
+
+
+def counted(
+    policy: Policy, plan: Plan, image: Image, core: UnicornCore, golden: GoldenFile, static: Measured
+) -> Measured:
+    """`static` with what running on `core` adds: instructions, modelled cycles, painted stack.
+
+    Instructions of `_evaluate` are counted over at least a thousand inputs, extremes among them;
+    the overhead of `_step` is the difference of the largest counts.
+    """
+    plain = golden.evaluate.observations[: COUNTED_INPUTS - len(extremes(policy))]
+    evaluate = count(core, np.concatenate([plain, extremes(policy)]), "evaluate")
+    faulty = golden.traces[1].observations[:_STEPS_COUNTED]
+    stepped = np.concatenate([faulty, extremes(policy)])
+    step = count(core, stepped, "step")
+    layers = tuple(
+        LayerCost(
+            name=f"layer {s.index}",
+            operation=s.kind if s.kind != "vector" else s.operation.replace("_", " "),
+            shape=describe(s),
+            instructions=_rounded(evaluate.by_layer.get(f"{plan.name}_layer_{s.index}")),
+            weight_bytes=4 * length,
+        )
+        for s, length in zip(plan.steps, plan.weights_by_step, strict=True)
+    )
+    return Measured(
+        **{
+            **vars(static),
+            "instructions": evaluate.spread,
+            "step_overhead_instructions": step.spread.max - evaluate.spread.max,
+            "cycles_model": evaluate.cycles_model,
+            "stack_painted_bytes": painted_stack(core, stepped),
+            "layers": layers,
+        }
+    )
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)

@@ -1,0 +1,142 @@
+"""Exact instruction counts on an emulated core, by basic block.
+
+Each block that the core enters counts with all its instructions, those that an IT block
+predicates off included: they are fetched, and on the real core they cost. (A hook on every
+instruction does not see them.) A block is disassembled once.
+"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edgerl.errors import ToolError
+from edgerl.toolchain.build.disassembly import disassemble
+from edgerl.toolchain.build.run import Floats, Mode, rows_of
+from edgerl.toolchain.emulators.cycles import cycles
+from edgerl.toolchain.emulators.unicorn import UnicornCore
+from edgerl.toolchain.report.model import Spread
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Instructions of every call [T], modelled cycles of every call [T] (None where the core
+    has no published timing), and where they went: mean instructions per call by function, and
+    by layer for code behind `NAME_layer_…` symbols."""
+
+    instructions: Counts
+    cycles: Counts | None
+    by_function: Mapping[str, float]
+    by_layer: Mapping[str, float]
+
+    @property
+    def spread(self) -> Spread:
+        """Smallest, largest and mean instruction count of a call."""
+        return spread(self.instructions)
+
+    @property
+    def cycles_model(self) -> int | None:
+        """The largest modelled cycle count of a call."""
+        return None if self.cycles is None else int(self.cycles.max())
+
+
+def spread(instructions: Counts) -> Spread:
+    """Smallest, largest and mean of counts [T]."""
+    return Spread(int(instructions.min()), int(instructions.max()), float(instructions.mean()))
+
+
+def count(core: UnicornCore, observations: Floats, mode: Mode = "evaluate") -> Count:
+    """Count each call of `NAME_evaluate` (or `NAME_step`) on observations [T, n], from reset.
+
+    A call counts from the function's entry up to and with its return. Raises ToolError when
+    capstone is missing or the program faults.
+    """
+    from unicorn import UC_HOOK_BLOCK
+
+    name = core.image.name
+    blocks = _Blocks(core)
+    entered: Counter[tuple[int, int]] = Counter()
+
+    def on_block(_uc: object, address: int, size: int, _data: object) -> None:
+        entered[address, size] += 1
+
+    sizes = core.state_bytes, 4 * core.observation_size, 4 * core.action_size
+    state, obs, act = core.scratch(*sizes)
+    core.call(f"{name}_reset", state)
+    instructions, modelled = [], []
+    total: Counter[tuple[int, int]] = Counter()
+    hook = core.uc.hook_add(UC_HOOK_BLOCK, on_block)
+    # A block translated before knows nothing of the hook.
+    core.uc.ctl_flush_tb()
+    try:
+        for row in rows_of(observations, core.observation_size):
+            core.write(obs, row.tobytes())
+            entered.clear()
+            core.call(f"{name}_{mode}", state, obs, act)
+            facts = [(blocks.at(*block), times) for block, times in entered.items()]
+            instructions.append(sum(len(f.addresses) * times for f, times in facts))
+            modelled.append(sum(f.cycles * times for f, times in facts))
+            total.update(entered)
+    finally:
+        core.uc.hook_del(hook)
+        core.uc.ctl_flush_tb()
+    if core.image.address(f"{name}_{mode}") not in {address for address, _ in total}:
+        raise ToolError(f"{core.name}: the block hook missed {name}_{mode}")
+    calls = len(instructions)
+    visits = Counter[int]()
+    for block, times in total.items():
+        for address in blocks.at(*block).addresses:
+            visits[address] += times
+    functions = {s.address: s.name for s in core.image.functions}
+    layers = {
+        s.address & ~1: s.name
+        for s in core.image.symbols.values()
+        if s.name.startswith(f"{name}_layer_")
+    }
+    # A layer ends where the next one or another function starts.
+    marks = {**dict.fromkeys(functions, ""), **layers}
+    return Count(
+        instructions=np.array(instructions, np.int64),
+        cycles=np.array(modelled, np.int64) if core.target.core.cycles else None,
+        by_function=_shares(visits, functions, calls),
+        by_layer=_shares(visits, marks, calls),
+    )
+
+
+def _shares(visits: Counter[int], marks: Mapping[int, str], calls: int) -> dict[str, float]:
+    """Mean instructions a call behind each named mark, in order of address."""
+    starts = sorted(marks)
+    sums: dict[str, int] = dict.fromkeys((marks[s] for s in starts), 0)
+    for address, times in visits.items():
+        at = bisect_right(starts, address) - 1
+        if at >= 0:
+            sums[marks[starts[at]]] += times
+    return {name: times / calls for name, times in sums.items() if name and times}
+
+
+@dataclass(frozen=True)
+class _Block:
+    addresses: tuple[int, ...]
+    cycles: int
+
+
+@dataclass
+class _Blocks:
+    """Disassembled blocks, each read from the core once."""
+
+    core: UnicornCore
+    known: dict[tuple[int, int], _Block] = field(default_factory=dict)
+
+    def at(self, address: int, size: int) -> _Block:
+        key = address, size
+        if key not in self.known:
+            found = disassemble(self.core.read(address, size), address)
+            table = self.core.target.core.cycles
+            cost = sum(cycles(table, i) for i in found) if table else 0
+            self.known[key] = _Block(tuple(i.address for i in found), cost)
+        return self.known[key]

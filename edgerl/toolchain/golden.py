@@ -1,0 +1,183 @@
+"""Golden traces: what the compiled program must answer, bit for bit, and the file they live in.
+
+`golden.bin` holds two traces of one controller: `evaluate` runs the bare network through finite
+observations; `step` runs the guarded function and meets faults too (NaN, infinities, values out
+of range, denormals). Inputs are published vectors where the policy brought some, then seeded
+random sequences of random length, each from a reset. Expected bits come from the portable twin.
+
+A third trace, `published`, holds the authors' own vectors with their own answers, which ours are
+held against within a tolerance.
+
+Layout, little-endian: the magic `EDGERLG1`, a uint32 length, a JSON header of that length
+(`numerics`, `name`, sizes, `source` of the published vectors and `traces`: kind and steps of
+each), then for each trace its
+observations [T, n] float32, reset marks [T] uint8, actions [T, m] float32, statuses [T] uint32.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgerl.errors import UserError
+from edgerl.policies import Policy
+from edgerl.policies.spec import PolicySpec
+from edgerl.toolchain.build.run import Mode, Run
+
+Floats = npt.NDArray[np.float32]
+MAGIC = b"EDGERLG1"
+
+EVALUATE_STEPS = 10_240
+STEP_STEPS = 2_048
+SELF_TEST_STEPS = 4
+_SEED = 20_250_419
+_MOST_BYTES = 8 << 20
+# Where a range is wider than any signal, noise of a few units still visits both its sides.
+_WIDE = 8.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Observations [T, n], reset marks [T] (before the step), and the expected run."""
+
+    mode: Mode
+    observations: Floats
+    resets: npt.NDArray[np.bool_]
+    expected: Run
+
+
+@dataclass(frozen=True)
+class GoldenFile:
+    """Everything in golden.bin."""
+
+    numerics: str
+    name: str
+    traces: tuple[Trace, ...]
+    published: Trace | None = None
+    source: str = ""
+
+    @property
+    def evaluate(self) -> Trace:
+        """The trace of the bare network."""
+        return next(t for t in self.traces if t.mode == "evaluate")
+
+
+def published(policy: Policy) -> Trace | None:
+    """The policy's own vectors as one trace with resets, or None where it brought none."""
+    if policy.examples is None:
+        return None
+    observations = np.swapaxes(policy.examples.observations, 0, 1)
+    actions = np.swapaxes(policy.examples.actions, 0, 1)
+    resets = np.zeros(observations.shape[:2], np.bool_)
+    resets[:, 0] = True
+    steps = resets.size
+    run = Run(np.ascontiguousarray(actions.reshape(steps, -1)), np.zeros(steps, np.uint32), None)
+    flat = np.ascontiguousarray(observations.reshape(steps, -1))
+    return Trace("evaluate", flat, resets.reshape(-1), run)
+
+
+def inputs(policy: Policy, mode: Mode) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Observations [T, n] and reset marks [T] for `mode`, the same for the same policy spec."""
+    spec = policy.spec
+    n = spec.observation_size
+    wanted = EVALUATE_STEPS if mode == "evaluate" else STEP_STEPS
+    # A very wide observation still gets a thousand steps.
+    steps = max(1024, min(wanted, _MOST_BYTES // (4 * n)))
+    rng = np.random.default_rng(_SEED + (mode == "step"))
+    sequences: list[Floats] = []
+    if policy.examples is not None:
+        sequences += [s[:steps] for s in np.swapaxes(policy.examples.observations, 0, 1)]
+    while sum(map(len, sequences)) < steps:
+        sequences.append(_sequence(spec, int(rng.integers(SELF_TEST_STEPS, 1024)), rng))
+    observations = np.concatenate(sequences)[:steps]
+    resets = np.zeros(steps, np.bool_)
+    starts = np.cumsum([0, *map(len, sequences)])
+    resets[starts[starts < steps]] = True
+    if mode == "step":
+        observations = _with_faults(observations, rng)
+    return np.ascontiguousarray(observations, np.float32), resets
+
+
+def _sequence(spec: PolicySpec, length: int, rng: np.random.Generator) -> Floats:
+    """A stretch of plausible observations: noise around a slow random walk inside the ranges,
+    so that a recurrent state settles somewhere else each time."""
+    ranges = np.array(spec.observation_ranges())
+    low, high = np.maximum(ranges[:, 0], -_WIDE), np.minimum(ranges[:, 1], _WIDE)
+    low, high = np.minimum(low, high), np.maximum(low, high)
+    centre = low + (high - low) * rng.random(len(low))
+    noise = rng.standard_normal((length, len(low))) * (high - low) * rng.choice([0.02, 0.2, 0.6])
+    return np.clip(centre + noise, ranges[:, 0], ranges[:, 1]).astype(np.float32)
+
+
+def _with_faults(observations: Floats, rng: np.random.Generator) -> Floats:
+    """A tenth of the rows with one element replaced by something no sensor should say."""
+    faults = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 1e-42, -0.0, -np.nan], np.float32)
+    result = observations.copy()
+    rows = np.flatnonzero(rng.random(len(result)) < 0.1)
+    columns = rng.integers(0, result.shape[1], len(rows))
+    result[rows, columns] = rng.choice(faults, len(rows))
+    return result
+
+
+def serialize(golden: GoldenFile) -> bytes:
+    """The bytes of golden.bin."""
+    first = golden.traces[0]
+    named = [(t.mode, t) for t in golden.traces]
+    if golden.published is not None:
+        named.append(("published", golden.published))
+    header = json.dumps(
+        {
+            "name": golden.name,
+            "numerics": golden.numerics,
+            "observation_size": first.observations.shape[1],
+            "action_size": first.expected.actions.shape[1],
+            "source": golden.source,
+            "traces": [{"kind": kind, "steps": len(t.resets)} for kind, t in named],
+        },
+        sort_keys=True,
+    ).encode()
+    parts = [MAGIC, struct.pack("<I", len(header)), header]
+    for _, t in named:
+        parts += [
+            t.observations.astype("<f4").tobytes(),
+            t.resets.astype(np.uint8).tobytes(),
+            t.expected.actions.astype("<f4").tobytes(),
+            t.expected.status.astype("<u4").tobytes(),
+        ]
+    return b"".join(parts)
+
+
+def parse(data: bytes, where: str) -> GoldenFile:
+    """Read golden.bin. Raises UserError, naming `where`, when it is not one or is cut short."""
+    try:
+        if data[:8] != MAGIC:
+            raise ValueError("wrong magic")
+        (length,) = struct.unpack_from("<I", data, 8)
+        header = json.loads(data[12 : 12 + length])
+        n, m = int(header["observation_size"]), int(header["action_size"])
+        offset = 12 + length
+        traces: dict[str, Trace] = {}
+        for row in header["traces"]:
+            steps = int(row["steps"])
+            shapes = (("<f4", (steps, n)), ("u1", (steps,)), ("<f4", (steps, m)), ("<u4", (steps,)))
+            arrays = []
+            for kind, shape in shapes:
+                count = int(np.prod(shape))
+                arrays.append(np.frombuffer(data, kind, count, offset).reshape(shape))
+                offset += arrays[-1].nbytes
+            observations, resets, actions, status = arrays
+            run = Run(actions.astype(np.float32), status.astype(np.uint32), None)
+            mode: Mode = "step" if row["kind"] == "step" else "evaluate"
+            traces[row["kind"]] = Trace(
+                mode, observations.astype(np.float32), resets.astype(bool), run
+            )
+        if offset != len(data):
+            raise ValueError(f"{len(data) - offset} bytes too many")
+        last = traces.pop("published", None)
+        ours = (traces["evaluate"], traces["step"])
+        source = str(header["source"])
+        return GoldenFile(str(header["numerics"]), str(header["name"]), ours, last, source)
+    except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+        raise UserError(f"{where}: not a whole golden file ({error}); compile again") from error
