@@ -77,11 +77,27 @@ def _parse(content: bytes, where: str) -> onnx.ModelProto:
     # Whatever protobuf raises (its error types are untyped) says that these bytes are no message.
     except Exception as error:
         raise UserError(f"{where}: no ONNX model (truncated or another format)") from error
-    try:
-        examine(model, where)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: holds a name that is not text; the file is damaged") from error
+    if not _readable(model):
+        raise UserError(f"{where}: holds a name that is not text; the file is damaged")
+    examine(model, where)
     return model
+
+
+def _readable(model: onnx.ModelProto) -> bool:
+    """Whether every text in the message is text: protobuf hands out bytes where it is not."""
+    messages: list[Any] = [model]
+    while messages:
+        for field, value in messages.pop().ListFields():
+            values = (
+                [value]
+                if isinstance(value, str | bytes) or not hasattr(value, "__len__")
+                else value
+            )
+            if field.type == field.TYPE_STRING and not all(isinstance(v, str) for v in values):
+                return False
+            if field.type == field.TYPE_MESSAGE:
+                messages.extend(values)
+    return True
 
 
 def _check(model: onnx.ModelProto, where: str) -> None:
@@ -99,10 +115,7 @@ def _plain(text: str) -> str:
 
 def _saved(model: onnx.ModelProto, where: str) -> dict[str, Any]:
     """What a policy that edgerl saved carries beside its graph; nothing for other files."""
-    try:
-        entries = {entry.key: entry.value for entry in model.metadata_props}
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: its metadata is not text; the file is damaged") from error
+    entries = {entry.key: entry.value for entry in model.metadata_props}
     if "edgerl.schema" not in entries:
         return {}
     if entries["edgerl.schema"] != json.dumps(SCHEMA):

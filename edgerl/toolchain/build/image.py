@@ -111,20 +111,24 @@ class Image:
     @property
     def state_bytes(self) -> int:
         """Size of the controller's state."""
-        return self.symbols["edgerl_rig_state"].size
+        return self.symbol("edgerl_rig_state").size
 
     @property
     def signal_sizes(self) -> tuple[int, int]:
         """Elements of the observation and of the action, as the rig declares them."""
-        status_and_action = self.symbols["edgerl_rig_reply"].size
-        return self.symbols["edgerl_rig_observation"].size // 4, status_and_action // 4 - 1
+        status_and_action = self.symbol("edgerl_rig_reply").size
+        return self.symbol("edgerl_rig_observation").size // 4, status_and_action // 4 - 1
 
-    def address(self, symbol: str) -> int:
-        """Address of `symbol` without the Thumb bit; ToolError when the image has none."""
+    def symbol(self, name: str) -> Symbol:
+        """The symbol called `name`; ToolError when the image has none."""
         try:
-            return self.symbols[symbol].address
+            return self.symbols[name]
         except KeyError:
-            raise ToolError(f"{self.elf.name}: no symbol {symbol}") from None
+            raise ToolError(f"{self.elf.name}: no symbol {name}") from None
+
+    def address(self, name: str) -> int:
+        """Address of a symbol without the Thumb bit; ToolError when the image has none."""
+        return self.symbol(name).address
 
     @cached_property
     def functions(self) -> tuple[Symbol, ...]:

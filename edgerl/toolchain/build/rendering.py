@@ -1,5 +1,6 @@
 """The files of a build: the package's sources, rendered harness, finished results."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ def render(
 
 
 def publish(made: Path, final: Path) -> None:
-    """Copy `made` beside `final` and rename: `final` is whole or absent."""
-    aside = final.with_name(final.name + ".part")
+    """Copy `made` beside `final` and rename: `final` is whole or absent, also where several
+    processes make it at once."""
+    aside = final.with_name(f"{final.name}.{os.getpid()}.part")
     shutil.copyfile(made, aside)
     aside.replace(final)

@@ -48,7 +48,7 @@ def worst_stack(image: Image, root: str) -> StackUse:
     A tail call counts as a call, which can only overstate. Raises ToolError on recursion, on a
     call through a pointer, and when a frame cannot be read.
     """
-    return _deepest(image, image.symbols[root], (), {})
+    return _deepest(image, image.symbol(root), (), {})
 
 
 def frame_from_code(image: Image, function: Symbol) -> int:

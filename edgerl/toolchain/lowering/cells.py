@@ -45,6 +45,8 @@ def _cell(node: Node, order: tuple[int, ...], activations: tuple[str, ...]) -> _
     x, w, r = node.value(0), node.numbers(1), node.numbers(2)
     if len(x.shape) != 3 or x.shape[:2] != (1, 1):
         raise node.fail(f"reads a sequence of shape {x.shape}; a single step is [1, 1, size]")
+    if w.ndim != 3 or r.ndim != 3:
+        raise node.fail(f"weights of shapes {w.shape} and {r.shape} do not have three axes")
     hidden, rows = r.shape[-1], len(order) * r.shape[-1]
     given = node.integer("hidden_size", hidden)
     if (w.shape, r.shape, given) != ((1, rows, x.size), (1, rows, hidden), hidden):

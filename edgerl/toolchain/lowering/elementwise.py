@@ -7,7 +7,7 @@ import numpy as np
 from edgerl.toolchain.ir import Activation, BinaryOperation, LayerNorm, Softmax
 from edgerl.toolchain.lowering.flow import Flow
 from edgerl.toolchain.lowering.forms import Doubles, Form, joined
-from edgerl.toolchain.lowering.linear import aligned
+from edgerl.toolchain.lowering.linear import aligned, common_shape
 from edgerl.toolchain.lowering.node import Node, Operand, Value
 
 Handler = Callable[[Flow, Node], list[Operand]]
@@ -92,7 +92,7 @@ def _power(flow: Flow, node: Node) -> list[Operand]:
     x, exponent = node.value(0), node.numbers(1)
     if exponent.size != 1:
         raise node.fail("needs one exponent for all elements")
-    if np.broadcast_shapes(x.shape, exponent.shape) != x.shape:
+    if common_shape(node, x.shape, exponent.shape) != x.shape:
         raise node.fail("has an exponent with more axes than its operand")
     form = x.form
     match float(exponent.reshape(())):
@@ -156,7 +156,7 @@ def _where(flow: Flow, node: Node) -> list[Operand]:
         if chosen is None:
             raise node.fail("chooses by a run-time condition, which is not supported")
         return [Value(chosen, shape)]
-    if np.broadcast_shapes(condition.shape, shape) != shape:
+    if common_shape(node, condition.shape, shape) != shape:
         raise node.fail(f"has a mask of shape {condition.shape} for tensors of shape {shape}")
     mask = np.broadcast_to(condition.astype(bool), shape).reshape(-1)
     rows = np.arange(a.size) + np.where(mask, 0, a.size)

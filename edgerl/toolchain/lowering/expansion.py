@@ -14,6 +14,7 @@ from edgerl.toolchain.ir import Activate, Activation, Binary, Dense, Gather, Lin
 from edgerl.toolchain.lowering.forms import Doubles
 
 MOST_MONOMIALS = 8
+DEEPEST = 8
 
 
 class Atom(NamedTuple):
@@ -51,18 +52,20 @@ class Expansion:
             self._rows[tensor] = found
         return self._rows[tensor]
 
-    def element(self, tensor: str, row: int) -> Polynomial:
+    def element(self, tensor: str, row: int, depth: int = 0) -> Polynomial:
         """One element of a tensor, sums and products multiplied out."""
+        if depth > DEEPEST:
+            raise NoMatch
         atom = self.rows(tensor)[row]
         match self.producer.get(atom.tensor):
             case Linear(terms, bias):
                 parts = [
-                    _times(self.element(x, atom.row), {(): float(scale[atom.row])})
+                    _times(self.element(x, atom.row, depth + 1), {(): float(scale[atom.row])})
                     for x, scale in terms
                 ]
                 return _sum([*parts, {(): float(bias[atom.row])}])
             case Binary(operation="mul", a=a, b=b):
-                return _times(self.element(a, atom.row), self.element(b, atom.row))
+                return _times(*(self.element(x, atom.row, depth + 1) for x in (a, b)))
             case _:
                 return {(atom,): 1.0}
 

@@ -11,12 +11,17 @@ from edgerl.toolchain.lowering.node import Node, Operand, Shape, Value
 MOST_ROWS = 1024
 
 
+def common_shape(node: Node, *shapes: Shape) -> Shape:
+    """The shape that all of `shapes` broadcast to."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise node.fail(f"shapes {list(shapes)} do not broadcast") from error
+
+
 def aligned(node: Node, values: Sequence[Value]) -> tuple[list[Form], Shape]:
     """The operands broadcast to their common shape, and that shape."""
-    try:
-        shape = np.broadcast_shapes(*(value.shape for value in values))
-    except ValueError as error:
-        raise node.fail(f"shapes {[v.shape for v in values]} do not broadcast") from error
+    shape = common_shape(node, *(value.shape for value in values))
     node.check_size(int(np.prod(shape, dtype=object)))
     forms = []
     for value in values:

@@ -66,16 +66,12 @@ def _replaced(
     written = {name for operation in found for name in writes(operation)}
     kept = [op for op in program.operations if not written.intersection(writes(op))]
     sizes = {op.y: Tensor(len(op.picks)) for op in found if isinstance(op, Gather)}
-    candidate = in_order(
-        dead_code(
-            replace(
-                program,
-                operations=(*kept, *found),
-                tensors={**program.tensors, **sizes},
-            )
-        )
-    )
-    return candidate if candidate and candidate.macs <= program.macs else None
+    tensors = {**program.tensors, **sizes}
+    ordered = in_order(replace(program, operations=(*kept, *found), tensors=tensors))
+    if ordered is None:
+        return None
+    candidate = dead_code(ordered)
+    return candidate if candidate.macs <= program.macs else None
 
 
 def _gru(expansion: Expansion, y: str) -> list[Operation]:

@@ -72,3 +72,8 @@ def test_stack_that_overflows_is_noticed(images, flight) -> None:
     core.stack_limit = core.stack_top - 64
     with pytest.raises(ToolError, match="net_step overflows the 64 B of stack"):
         painted_stack(core, flight[0][:2])
+
+
+def test_unknown_function(images) -> None:
+    with pytest.raises(ToolError, match=r"firmware\.elf: no symbol net_fly"):
+        worst_stack(images("crazyflie21", "zig"), "net_fly")

@@ -1,10 +1,13 @@
 """One program, one arithmetic: host, two emulators, two compilers, equal bits."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from edgerl.targets.model import target
-from edgerl.toolchain.build import HostTwin, Run, first_difference
+from edgerl.toolchain.build import HostTwin, Run, build_firmware, build_host, find, first_difference
 from edgerl.toolchain.emulators import BatchRunner, QemuCore, Runner, UnicornCore
 
 BUILDS = [
@@ -55,6 +58,23 @@ def test_many_controllers_at_once(twin: HostTwin, images, flight) -> None:
     for mode in ("evaluate", "step"):
         expected = twin.many(states, observations, mode)
         assert first_difference(expected, core.many(states, observations, mode)) is None
+
+
+@pytest.mark.parametrize("family", ["zig", "gcc"])
+def test_state_too_large_to_copy_in_registers(
+    family: str, package: Path, tmp_path: Path, flight
+) -> None:
+    if family == "gcc" and shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    shutil.copytree(package, tmp_path / "net")
+    header = tmp_path / "net" / "net.h"
+    header.write_text(header.read_text().replace("held[2];", "held[2];\n    float unused[60];"))
+    board = target("crazyflie21")
+    compiler = find(family, board.core)
+    image = build_firmware(tmp_path / "net", "net", board, compiler, tmp_path, build_id="00" * 32)
+    twin = build_host(tmp_path / "net", "net", tmp_path)
+    assert twin.state_bytes == image.state_bytes == 24 + 240
+    assert differences(UnicornCore(image, board), twin, flight) == [None, None]
 
 
 def test_first_difference_is_the_first() -> None:
