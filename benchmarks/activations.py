@@ -1,6 +1,6 @@
 """Every activation at every float32: the emitted code and onnxruntime against the stated errors.
 
-    python benchmarks/activations.py [NAME ...] [--threads N]
+    python -m benchmarks.activations [NAME ...] [--threads N]
 
 All 2^32 bit patterns go through the compiled code, fused and unfused, and through onnxruntime;
 float64 is the reference, whose own error is far below the last digit stated. The result is
@@ -131,7 +131,7 @@ def compiled(
     source.mkdir()
     for file, text in package.files.items():
         (source / file).write_text(text, newline="\n")
-    twin = build_host(source, name, folder)
+    twin = build_host(source, name, folder, flags=("-Wno-unused-function",))
 
     def evaluate(x: Singles) -> Singles:
         rows = x.reshape(-1, WIDTH)
@@ -223,9 +223,11 @@ def merged(parts: list[Finding]) -> Finding:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*OPERATORS, []], help="all by default")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(OPERATORS)}; all by default")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(OPERATORS):
+        parser.error(f"no activation {', '.join(sorted(unknown))}")
     report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     findings = report.get("activations", {})
     fine = True

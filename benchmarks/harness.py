@@ -85,9 +85,7 @@ class PeerCore(UnicornCore):
             return super().call(symbol, *arguments)
         state, observation, action = arguments
         following = self.image.address(f"{self.image.name}_next_state")
-        places = {
-            "state": state, "observation": observation, "action": action, "next": following
-        }
+        places = {"state": state, "observation": observation, "action": action, "next": following}
         words = [places[a] if isinstance(a, str) else a for a in self._generated.arguments]
         result = super().call(self._generated.symbol, *words)
         self.write(state, self.read(following, self.state_bytes))
@@ -129,9 +127,7 @@ def _ram(image: Image) -> int:
     return sum(s.size for s in image.binary.sections if s.writable)
 
 
-def _link(
-    network: Network, generated: Generated, target: Target, family: str, level: str
-) -> Image:
+def _link(network: Network, generated: Generated, target: Target, family: str, level: str) -> Image:
     spec = network.policy.spec
     values = {
         "name": spec.name,
@@ -178,7 +174,9 @@ def _newlib(target: Target) -> Path:
     found = run([*command, "-print-file-name=libm.a"], cwd=Path.cwd(), timeout_s=60.0)
     folder = Path(found.strip()).resolve().parents[1]
     if not (folder / "include" / "math.h").is_file():
-        raise ToolError("newlib for arm gcc is not installed: apt-get install libnewlib-arm-none-eabi")
+        raise ToolError(
+            "newlib for arm gcc is not installed: apt-get install libnewlib-arm-none-eabi"
+        )
     return folder
 
 

@@ -16,6 +16,7 @@ from edgerl.policies.policy import Floats
 from edgerl.targets import Target
 from edgerl.toolchain import golden, ir
 from edgerl.toolchain.build import Compiler, build_firmware, find, footprint
+from edgerl.toolchain.build.run import Flags
 from edgerl.toolchain.checks.measure import extremes
 from edgerl.toolchain.checks.reference import run_onnx
 from edgerl.toolchain.compiling import choose_fused
@@ -216,9 +217,11 @@ def _vectors(network: Network) -> Golden:
     return Golden(network.observations[:steps], actions)
 
 
-def _resets(network: Network) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _resets(network: Network) -> Flags:
     """The reset marks of one sequence."""
-    return np.arange(len(network.observations)) == 0
+    marks = np.zeros(len(network.observations), np.bool_)
+    marks[0] = True
+    return marks
 
 
 def _error(network: Network, actions: Floats) -> float:

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgerl.policies import Policy, PolicySpec, Signal, load
+from edgerl.policies import Policy, PolicySpec, load
 from edgerl.policies.policy import Floats
+from edgerl.policies.raptor import spec as raptor_spec
 
 MLP_SEED = 7
 MLP_SIZES = (22, 64, 64, 4)
@@ -84,24 +86,20 @@ def mlp(inputs: int) -> Network:
 
 def _mlp_spec() -> PolicySpec:
     """RAPTOR's signals; a bad observation yields the fallback action, so there is no state."""
+    signals = raptor_spec()
     return PolicySpec(
         name="mlp",
-        observation=(
-            Signal(name="position_error", range=(-0.5, 0.5)),
-            Signal(name="rotation_matrix"),
-            Signal(name="linear_velocity", range=(-2.0, 2.0)),
-            Signal(name="angular_velocity", range=(-35.0, 35.0)),
-            Signal(name="previous_action", size=4),
-        ),
-        action=(Signal(name="motor", size=MLP_SIZES[-1]),),
+        observation=signals.observation,
+        action=signals.action,
         non_finite="fallback",
+        fallback=signals.fallback,
     )
 
 
 def _mlp_model(rng: np.random.Generator) -> onnx.ModelProto:
     """Weights N(0, 1) / sqrt(fan-in), biases 0.1 N(0, 1), drawn layer by layer, weights first."""
     nodes, initializers, tensor = [], [], "observation"
-    for k, (fan_in, fan_out) in enumerate(zip(MLP_SIZES, MLP_SIZES[1:], strict=False)):
+    for k, (fan_in, fan_out) in enumerate(pairwise(MLP_SIZES)):
         weights = rng.standard_normal((fan_out, fan_in)) / np.sqrt(fan_in)
         biases = 0.1 * rng.standard_normal(fan_out)
         initializers += [_constant(f"weights{k}", weights), _constant(f"biases{k}", biases)]

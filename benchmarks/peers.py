@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -52,10 +53,11 @@ def _emx_onnx_cgen(network: Network, folder: Path) -> Generated:
 
 
 def _emlearn(network: Network, folder: Path) -> Generated:
-    emlearn = importlib.import_module("emlearn")
     model = SimpleNamespace(layers=_keras_layers(network.plain_graph()))
-    # The converter also builds the network for this machine, in the folder it is called in.
-    with contextlib.chdir(folder), contextlib.redirect_stdout(sys.stderr):
+    # Importing emlearn has numpy raise on underflow from then on; its converter also builds the
+    # network for this machine, in the folder it is called in.
+    with np.errstate(), contextlib.chdir(folder), contextlib.redirect_stdout(sys.stderr):
+        emlearn = importlib.import_module("emlearn")
         converted = emlearn.convert(
             model, kind="Sequential", method="loadable", return_type="regressor"
         )

@@ -58,9 +58,7 @@ class Results:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def collect(
-    networks: Sequence[Network], target: Target, say: Callable[[str], None]
-) -> Results:
+def collect(networks: Sequence[Network], target: Target, say: Callable[[str], None]) -> Results:
     """Measure every tool on `networks`; `say` is told each step.
 
     Raises UserError and ToolError where edgerl fails; what a peer cannot do is a result.

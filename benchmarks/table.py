@@ -36,7 +36,9 @@ def render(results: Results) -> Mapping[str, str]:
         spread=_spread, thousands=_thousands, error=_error, bound=_bound, cell=_cell
     )
     values = {"r": results, "c": chart(results), "shown": shown, "advantages": advantages}
-    texts = {n: environment.get_template(f"{n}.j2").render(values) for n in ("table.md", "table.svg")}
+    texts = {
+        n: environment.get_template(f"{n}.j2").render(values) for n in ("table.md", "table.svg")
+    }
     return {"table.json": results.to_json(), **texts}
 
 

@@ -60,63 +60,82 @@ def count(core: UnicornCore, observations: Floats, mode: Mode = "evaluate") -> C
 
     name = core.image.name
     blocks = _Blocks(core)
-    entered: Counter[tuple[int, int]] = Counter()
+    path: list[tuple[int, int]] = []
 
     def on_block(_uc: object, address: int, size: int, _data: object) -> None:
-        entered[address, size] += 1
+        path.append((address, size))
 
     sizes = core.state_bytes, 4 * core.observation_size, 4 * core.action_size
     state, obs, act = core.scratch(*sizes)
     core.call(f"{name}_reset", state)
     instructions, modelled = [], []
     total: Counter[tuple[int, int]] = Counter()
+    layers = _Layers(core, blocks)
     hook = core.uc.hook_add(UC_HOOK_BLOCK, on_block)
     # A block translated before knows nothing of the hook.
     core.uc.ctl_flush_tb()
     try:
         for row in rows_of(observations, core.observation_size):
             core.write(obs, row.tobytes())
-            entered.clear()
+            path.clear()
             core.call(f"{name}_{mode}", state, obs, act)
+            entered = Counter(path)
             facts = [(blocks.at(*block), times) for block, times in entered.items()]
             instructions.append(sum(len(f.addresses) * times for f, times in facts))
             modelled.append(sum(f.cycles * times for f, times in facts))
             total.update(entered)
+            layers.add(path)
     finally:
         core.uc.hook_del(hook)
         core.uc.ctl_flush_tb()
     if core.image.address(f"{name}_{mode}") not in {address for address, _ in total}:
         raise ToolError(f"{core.name}: the block hook missed {name}_{mode}")
     calls = len(instructions)
-    visits = Counter[int]()
+    by_function: Counter[str] = Counter()
+    starts = [s.address for s in core.image.functions]
     for block, times in total.items():
         for address in blocks.at(*block).addresses:
-            visits[address] += times
-    functions = {s.address: s.name for s in core.image.functions}
-    layers = {
-        s.address & ~1: s.name
-        for s in core.image.symbols.values()
-        if s.name.startswith(f"{name}_layer_")
-    }
-    # A layer ends where the next one or another function starts.
-    marks = {**dict.fromkeys(functions, ""), **layers}
+            by_function[core.image.functions[bisect_right(starts, address) - 1].name] += times
     return Count(
         instructions=np.array(instructions, np.int64),
         cycles=np.array(modelled, np.int64) if core.target.core.cycles else None,
-        by_function=_shares(visits, functions, calls),
-        by_layer=_shares(visits, marks, calls),
+        by_function={name: n / calls for name, n in by_function.items()},
+        by_layer={name: n / calls for name, n in layers.found.items()},
     )
 
 
-def _shares(visits: Counter[int], marks: Mapping[int, str], calls: int) -> dict[str, float]:
-    """Mean instructions a call behind each named mark, in order of address."""
-    starts = sorted(marks)
-    sums: dict[str, int] = dict.fromkeys((marks[s] for s in starts), 0)
-    for address, times in visits.items():
-        at = bisect_right(starts, address) - 1
-        if at >= 0:
-            sums[marks[starts[at]]] += times
-    return {name: times / calls for name, times in sums.items() if name and times}
+class _Layers:
+    """Who asked for the work: instructions by layer, along the path of each call.
+
+    A layer's code starts at its `NAME_layer_…` symbol and ends at the next one, or where the
+    shared bodies begin (`NAME_shared`). What runs elsewhere (shared bodies, called functions)
+    counts for the layer that was in progress.
+    """
+
+    def __init__(self, core: UnicornCore, blocks: "_Blocks") -> None:
+        name = core.image.name
+        marks = {
+            s.address & ~1: s.name
+            for s in core.image.symbols.values()
+            if s.name.startswith(f"{name}_layer_") or s.name == f"{name}_shared"
+        }
+        self._starts = sorted(marks)
+        self._names = [marks[s] for s in self._starts]
+        self._end = self._starts[-1] if self._names and self._names[-1].endswith("_shared") else 0
+        self._blocks = blocks
+        self.found: Counter[str] = Counter()
+
+    def add(self, path: list[tuple[int, int]]) -> None:
+        """Attribute the blocks of one call, in the order they ran."""
+        if not self._end:
+            return
+        current = ""
+        for block in path:
+            for address in self._blocks.at(*block).addresses:
+                if self._starts[0] <= address < self._end:
+                    current = self._names[bisect_right(self._starts, address) - 1]
+                if current:
+                    self.found[current] += 1
 
 
 @dataclass(frozen=True)

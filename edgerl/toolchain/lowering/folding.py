@@ -15,6 +15,15 @@ from onnx.reference import ReferenceEvaluator
 from edgerl.toolchain.lowering.node import Constant, Node, Shape
 
 LARGEST_CONSTANT = 1 << 25
+MOST_PRODUCTS = 1 << 28
+
+_NUMBERS = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.BOOL,
+)
 
 
 def foldable(operator: str) -> bool:
@@ -76,6 +85,18 @@ def _broadcast(node: Node, arrays: list[Constant]) -> int:
     return _elements(np.broadcast_shapes(*(a.shape for a in arrays)))
 
 
+def _split(node: Node, arrays: list[Constant]) -> int:
+    if node.integer("num_outputs", len(node.proto.output)) != len(node.proto.output):
+        raise ValueError("num_outputs is not the number of its outputs")
+    return arrays[0].size
+
+
+def _cast(node: Node, arrays: list[Constant]) -> int:
+    if node.attributes.get("to") not in _NUMBERS:
+        raise ValueError("the result is not numbers")
+    return arrays[0].size
+
+
 def _same(node: Node, arrays: list[Constant]) -> int:
     return arrays[0].size
 
@@ -120,7 +141,7 @@ def _matmul(node: Node, arrays: list[Constant]) -> int:
     a, b = arrays[0], arrays[1]
     rows = a.size // max(a.shape[-1], 1)
     work = rows * b.size
-    if work > LARGEST_CONSTANT << 5:
+    if work > MOST_PRODUCTS:
         raise ValueError("the product is too large")
     return int(rows * (b.size // max(b.shape[-2] if b.ndim > 1 else b.shape[0], 1)))
 
@@ -129,7 +150,7 @@ def _gemm(node: Node, arrays: list[Constant]) -> int:
     a, b = arrays[0], arrays[1]
     (m, k) = a.shape[::-1] if node.integer("transA", 0) else a.shape
     n = b.shape[0] if node.integer("transB", 0) else b.shape[1]
-    if m * k * n > LARGEST_CONSTANT << 5:
+    if m * k * n > MOST_PRODUCTS:
         raise ValueError("the product is too large")
     return int(m * n)
 
@@ -173,11 +194,9 @@ _BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
         [
             "Abs",
-            "Cast",
             "Ceil",
             "Clip",
             "Cos",
-            "Erf",
             "Exp",
             "Flatten",
             "Floor",
@@ -200,7 +219,6 @@ _BOUNDS: dict[str, Bound] = {
             "Sin",
             "Slice",
             "Softplus",
-            "Split",
             "Sqrt",
             "Squeeze",
             "Tanh",
@@ -209,6 +227,7 @@ _BOUNDS: dict[str, Bound] = {
         ],
         _same,
     ),
+    "Cast": _cast,
     "Concat": _total,
     "Constant": _attribute,
     "ConstantOfShape": _filled,
@@ -221,5 +240,6 @@ _BOUNDS: dict[str, Bound] = {
     "Range": _range,
     "Shape": _rank,
     "Size": _rank,
+    "Split": _split,
     "Tile": _tile,
 }
