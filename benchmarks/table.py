@@ -78,7 +78,7 @@ def _error(value: float) -> str:
 
 
 def _bound(value: float, figure: str) -> str:
-    if figure == "flash_bytes":
+    if figure == "flash bytes":
         return f"{value:,.0f} ({value / 1024:g} kB)"
     return f"{value:,.0f}"
 
