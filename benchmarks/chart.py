@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from benchmarks.results import COMPARED, Column, NetworkResult, Results, best
+from benchmarks.measure import Figures
+from benchmarks.results import COMPARED, Column, NetworkResult, Results
 
 WIDTH = 1080
 _MARGIN = 24
-_LABELS = 176
+_LABELS = 206
 _GAP = 28
 _ROW = 26
 _HEAD = 74
@@ -28,6 +29,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Label:
+    """A line of text from (x, y) on. `role` is its CSS class."""
+
     x: float
     y: float
     text: str
@@ -44,6 +47,16 @@ class Chart:
     bars: tuple[Bar, ...]
 
 
+@dataclass(frozen=True)
+class _Row:
+    """One tool: its builds, or why it has none."""
+
+    name: str
+    role: str
+    builds: tuple[tuple[str, Figures], ...]
+    failure: str | None = None
+
+
 def chart(results: Results) -> Chart:
     """One block for each network, one column for each compared figure, one row for each tool.
 
@@ -54,22 +67,33 @@ def chart(results: Results) -> Chart:
     bars: list[Bar] = []
     y = float(_TOP)
     for network in results.networks:
+        rows = _rows(network)
         labels.append(Label(_MARGIN, y + 14, network.about, "network"))
+        for k, row in enumerate(rows):
+            labels.append(Label(_MARGIN, y + _HEAD + k * _ROW, row.name, row.role))
+            if row.failure:
+                failure = Label(_left(0), y + _HEAD + k * _ROW, f"failed: {row.failure}", "failed")
+                labels.append(failure)
         for k, column in enumerate(COMPARED):
-            labels.append(Label(_left(k), y + 42, f"{column.title} ({column.how})", "column"))
-        names = [*network.edgerl, *(p.distribution for p in network.peers)]
-        for row, name in enumerate(names):
-            at = y + _HEAD + row * _ROW
-            text = f"edgerl, {name}" if name in network.edgerl else name
-            labels.append(Label(_MARGIN, at, text, "ours" if name in network.edgerl else "peer"))
-        for k, column in enumerate(COMPARED):
-            bars += _bars(network, column, _left(k), y + _HEAD)
-        for row, peer in enumerate(network.peers, start=len(network.edgerl)):
-            if not peer.measured:
-                at = y + _HEAD + row * _ROW
-                labels.append(Label(_left(0), at, _failure(network, row), "failed"))
-        y += _HEAD + len(names) * _ROW + _GAP
+            title = f"{column.title} ({column.how})"
+            labels.append(Label(_left(k), y + 42, title, "column"))
+            bars += _bars(rows, column, _left(k), y + _HEAD)
+        y += _HEAD + len(rows) * _ROW + _GAP
     return Chart(WIDTH, round(y), tuple(labels), tuple(bars))
+
+
+def _rows(network: NetworkResult) -> list[_Row]:
+    ours = [_Row(f"edgerl, {name}", "ours", ((name, f),)) for name, f in network.edgerl.items()]
+    peers = [
+        _Row(
+            peer.distribution,
+            "peer",
+            tuple((f"{b.family} {b.level}", b.figures) for b in peer.builds if b.figures),
+            peer.failure or (None if peer.measured else peer.builds[0].failure),
+        )
+        for peer in network.peers
+    ]
+    return ours + peers
 
 
 def _column_width() -> float:
@@ -81,24 +105,21 @@ def _left(column: int) -> float:
     return _MARGIN + _LABELS + column * (_column_width() + _GAP)
 
 
-def _failure(network: NetworkResult, row: int) -> str:
-    peer = network.peers[row - len(network.edgerl)]
-    reason = peer.failure or next((b.failure for b in peer.builds if b.failure), "")
-    return f"failed: {reason}"
-
-
-def _bars(network: NetworkResult, column: Column, left: float, top: float) -> list[Bar]:
-    values = [(column.value(f), name, "ours") for name, f in network.edgerl.items()]
-    rows = list(range(len(values)))
-    for row, peer in enumerate(network.peers, start=len(values)):
-        chosen = best(peer, column)
-        if chosen is not None and chosen.figures is not None:
-            detail = f"{peer.distribution}, {chosen.family} {chosen.level}"
-            values.append((column.value(chosen.figures), detail, "peer"))
-            rows.append(row)
-    longest = max(value for value, _, _ in values)
-    scale = (_column_width() - _VALUE_ROOM) / longest
+def _bars(rows: list[_Row], column: Column, left: float, top: float) -> list[Bar]:
+    best = {
+        k: min((column.value(figures), build) for build, figures in row.builds)
+        for k, row in enumerate(rows)
+        if row.builds
+    }
+    scale = (_column_width() - _VALUE_ROOM) / max(value for value, _ in best.values())
     return [
-        Bar(left, top + row * _ROW, round(value * scale, 1), f"{value:,}", detail, role)
-        for row, (value, detail, role) in zip(rows, values, strict=True)
+        Bar(
+            x=round(left, 1),
+            y=top + k * _ROW,
+            width=round(value * scale, 1),
+            text=f"{value:,}",
+            detail=f"{rows[k].name}, {build}",
+            role=rows[k].role,
+        )
+        for k, (value, build) in best.items()
     ]

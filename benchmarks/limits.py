@@ -15,8 +15,8 @@ class Limit:
     network: str
     variant: str
     figure: str
-    most: float
-    aim: float | None = None
+    most: int | float
+    aim: int | float | None = None
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Verdict:
     """A limit beside the value that was found."""
 
     limit: Limit
-    value: float
+    value: int | float
     reached: bool
     aim_reached: bool | None
 

@@ -231,4 +231,4 @@ def _error(network: Network, actions: Floats) -> float:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_FAILURE_LENGTH]
+    return " ".join((str(error) or type(error).__name__).split())[:_FAILURE_LENGTH]

@@ -59,7 +59,7 @@ def raptor(inputs: int) -> Network:
     assert policy.examples is not None
     return Network(
         policy,
-        "RAPTOR, published weights: 22 -> 16 relu -> GRU 16 -> 4",
+        "RAPTOR, published weights: 22 → 16 relu → GRU 16 → 4",
         np.ascontiguousarray(policy.examples.observations[:inputs, 0]),
         f"one sequence from reset: the first {inputs} steps of the first sequence that "
         f"{policy.examples.source} ships",
@@ -77,7 +77,7 @@ def mlp(inputs: int) -> Network:
         policy = load(path, _mlp_spec())
     return Network(
         policy,
-        "MLP 22 -> 64 -> 64 -> 4, tanh after every layer, random weights",
+        "MLP 22 → 64 → 64 → 4, tanh after every layer, random weights",
         observations,
         f"{inputs} observations of N(0, 1), drawn after the weights "
         f"(numpy default_rng({MLP_SEED}))",

@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from benchmarks import harness
 from benchmarks.limits import Verdict, verdicts
@@ -17,13 +19,12 @@ from benchmarks.measure import (
     measure_peer,
 )
 from benchmarks.networks import MLP_SEED, Network
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, Peer
 from edgerl.errors import ToolError
 from edgerl.targets import Target
 from edgerl.toolchain.build import find
 from edgerl.toolchain.lowering import lower
 
-SCHEMA = 1
 _PACKAGES = ("edgerl", "foundation-policy", "numpy", "onnx", "onnxruntime", "unicorn", "capstone")
 
 
@@ -45,7 +46,7 @@ class NetworkResult:
 class Results:
     """One run of the benchmark."""
 
-    schema: int
+    schema: Literal[1]
     target: str
     cycle_table: str
     seeds: Mapping[str, int]
@@ -57,9 +58,19 @@ class Results:
         """The results as JSON: the same results give the same bytes."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> "Results":
+        """Read what `to_json` wrote. Raises pydantic.ValidationError when it is something else."""
+        return TypeAdapter(cls).validate_json(text)
 
-def collect(networks: Sequence[Network], target: Target, say: Callable[[str], None]) -> Results:
-    """Measure every tool on `networks`; `say` is told each step.
+
+def collect(
+    networks: Sequence[Network],
+    target: Target,
+    say: Callable[[str], None],
+    peers: Sequence[Peer] = PEERS,
+) -> Results:
+    """Measure edgerl and `peers` on `networks`; `say` is told each step.
 
     Raises UserError and ToolError where edgerl fails; what a peer cannot do is a result.
     """
@@ -77,12 +88,12 @@ def collect(networks: Sequence[Network], target: Target, say: Callable[[str], No
                 parameters=network.policy.parameters,
                 macs=lower(network.policy).macs,
                 edgerl=ours,
-                peers=tuple(measure_peer(network, peer, target, say) for peer in PEERS),
+                peers=tuple(measure_peer(network, peer, target, say) for peer in peers),
                 limits=tuple(verdicts(network.name, ours)),
             )
         )
     return Results(
-        schema=SCHEMA,
+        schema=1,
         target=target.name,
         cycle_table=target.core.cycles,
         seeds={"mlp": MLP_SEED},
@@ -144,12 +155,6 @@ def shown(peer: PeerResult) -> list[PeerBuild]:
     return kept
 
 
-def best(peer: PeerResult, column: Column) -> PeerBuild | None:
-    """The peer's best build by one figure, or None where it has none."""
-    measured = [(column.value(b.figures), b) for b in peer.measured if b.figures]
-    return min(measured, key=lambda pair: pair[0])[1] if measured else None
-
-
 def _compared(build: PeerBuild) -> tuple[int, ...]:
     assert build.figures is not None
     return tuple(column.value(build.figures) for column in COMPARED)
@@ -186,11 +191,3 @@ def advantages(network: NetworkResult) -> list[Advantage]:
             theirs, peer_name = min(candidates)
             found.append(Advantage(column, ours, variant, theirs, peer_name))
     return found
-
-
-def load(text: str) -> dict[str, Any]:
-    """Committed results as plain data. Raises ValueError when they are of another schema."""
-    data: dict[str, Any] = json.loads(text)
-    if data["schema"] != SCHEMA:
-        raise ValueError(f"results of schema {data['schema']}, not {SCHEMA}; run the table again")
-    return data

@@ -5,23 +5,24 @@
     outcome = edgerl.compile("raptor", target="crazyflie21", check=True)
     outcome.report.measured.instructions.max
 
-`load` reads a policy, `compile` makes an artifact of it, `check` proves an artifact. Importing
-edgerl imports neither a compiler, nor an emulator, nor torch.
+`load` reads a policy, `compile` makes an artifact of it, `check` proves an artifact, `evaluate`
+flies either. Importing edgerl imports nothing but itself: what a call needs comes with the call.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgerl.errors import EdgerlError, ToolError, UserError
-from edgerl.policies import Policy, PolicySpec, load
 
 if TYPE_CHECKING:
+    from edgerl.evaluation import Evaluation
     from edgerl.pipeline import Outcome
+    from edgerl.policies import Policy, PolicySpec
     from edgerl.toolchain.report.model import Report
 
-__version__ = version("edgerl")
+    __version__: str
+
 __all__ = [
     "EdgerlError",
     "Policy",
@@ -30,8 +31,21 @@ __all__ = [
     "UserError",
     "check",
     "compile",
+    "evaluate",
     "load",
 ]
+
+
+def load(source: str | Path, spec: "str | Path | PolicySpec | None" = None) -> "Policy":
+    """Read a policy: a family's name (`raptor`) or an `.onnx` file.
+
+    `spec` (a TOML file or a PolicySpec) says what the numbers mean, in place of what the source
+    itself says. Raises UserError when the source is unknown or wrong or the spec does not fit
+    it, ToolError when a package that a family needs is missing.
+    """
+    from edgerl import policies
+
+    return policies.load(source, spec)
 
 
 def compile(
@@ -42,7 +56,7 @@ def compile(
     output: str | Path | None = None,
     fma: Literal["on", "off", "auto"] = "auto",
     kernels: Literal["auto", "portable"] = "auto",
-    compiler: str = "zig",
+    compiler: Literal["zig", "gcc"] = "zig",
     check: bool = False,
     limits: Mapping[str, float] | None = None,
 ) -> "Outcome":
@@ -62,19 +76,52 @@ def compile(
     }  # fmt: skip
     if check or limits:
         rows["check"] = {"limits": dict(limits or {})}
-    return pipeline.run(recipe.Recipe.model_validate(rows))
+    return pipeline.run(recipe.validated(recipe.Recipe, rows, "compile"))
 
 
-def check(artifact: str | Path) -> "Report":
+def check(artifact: str | Path, *, limits: Mapping[str, float] | None = None) -> "Report":
     """Prove the artifact in a folder; returns the report, which also replaces the artifact's.
 
-    Raises UserError when the folder holds no whole artifact, ToolError when nothing is installed
-    that could run it.
+    `limits` bounds measured figures as in `compile`. Raises UserError when the folder holds no
+    whole artifact, ToolError when nothing is installed that could run it.
     """
-    from edgerl import checking, pipeline
+    from edgerl import checking, pipeline, recipe
     from edgerl.toolchain.artifact import read_artifact
 
+    asked = recipe.validated(recipe.Check, {"limits": dict(limits or {})}, "check")
     opened = read_artifact(Path(artifact))
-    report = checking.check(opened)
+    report = checking.check(opened, asked)
     pipeline.publish_report(opened, report)
     return report
+
+
+def evaluate(
+    source: str | Path,
+    *,
+    suite: str,
+    spec: str | Path | None = None,
+    episodes: int | None = None,
+    feedback: Literal["raw", "clamped"] = "clamped",
+    limits: Mapping[str, float] | None = None,
+) -> "Evaluation":
+    """Fly a policy, or the artifact in a folder, through a closed-loop suite.
+
+    See `edgerl.evaluation.evaluate`. Raises UserError and ToolError.
+    """
+    from edgerl import evaluation
+
+    return evaluation.evaluate(
+        source, suite, spec=spec, episodes=episodes, feedback=feedback, limits=limits
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Policy", "PolicySpec"):
+        from edgerl import policies
+
+        return getattr(policies, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("edgerl")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,16 +4,15 @@ A finished stage's result is stored under a hash of everything it depends on. An
 edited pipeline resumes at the first stage whose inputs changed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 Advance = Callable[[int, int], None]
@@ -66,25 +65,38 @@ class StageCache:
     ) -> T:
         """The stored result of `stage` for `inputs`, or that of `compute`, stored.
 
-        `inputs` holds everything the result depends on, as JSON values; the version of edgerl
-        is added. A stored file that cannot be read is computed again.
+        `inputs` holds everything the result depends on, as JSON values; edgerl's own code is
+        added. A stored file that cannot be read is computed again; a cache that cannot be
+        written costs time, never a result.
         """
         if self.folder is None:
             return compute()
+        from pydantic import TypeAdapter, ValidationError
+
         adapter = TypeAdapter(kind)
-        text = json.dumps([stage, version("edgerl"), inputs], sort_keys=True)
+        text = json.dumps([stage, edition(), inputs], sort_keys=True)
         path = self.folder / f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-        try:
+        with contextlib.suppress(OSError, ValidationError):
             return adapter.validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            pass
         result = compute()
         aside = path.with_suffix(f".{os.getpid()}")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(adapter.dump_json(result))
-            aside.replace(path)
-        except OSError:
-            # A full or read-only cache costs time, never a result.
-            aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                aside.write_bytes(adapter.dump_json(result))
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
         return result
+
+
+@cache
+def edition() -> str:
+    """SHA-256 over every file of this installation of edgerl: two editions share no results,
+    even where both call themselves the same version."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

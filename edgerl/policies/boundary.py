@@ -5,7 +5,7 @@ next states, in the order of the spec (DESIGN §1).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -145,13 +145,25 @@ def agree(spec: PolicySpec, boundary: Boundary, where: str) -> None:
             )
 
 
+def state_tensors(state_names: Sequence[str]) -> list[str]:
+    """What each state's tensor is called in graph and program; with `_next` added, what
+    follows it. Just the state's name unless that would name two tensors alike."""
+    used, tensors = {"observation", "action"}, []
+    for name in state_names:
+        while {name, f"{name}_next"} & used or f"{name}_next" in state_names:
+            name += "_state"
+        used |= {name, f"{name}_next"}
+        tensors.append(name)
+    return tensors
+
+
 def canonical(
     model: onnx.ModelProto, boundary: Boundary, state_names: tuple[str, ...]
 ) -> onnx.ModelProto:
     """The same computation with the boundary every policy has, and nothing in the file but
     that: no documentation, metadata, or shapes of inner tensors."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    names = [f"{name}_state" if name in ("observation", "action") else name for name in state_names]
+    names = state_tensors(state_names)
     inputs = {"observation": boundary.observation}
     outputs = {"action": boundary.action}
     for name, (before, after) in zip(names, boundary.states, strict=True):

@@ -10,13 +10,15 @@ held against within a tolerance.
 
 Layout, little-endian: the magic `EDGERLG1`, a uint32 length, a JSON header of that length
 (`numerics`, `name`, sizes, `source` of the published vectors and `traces`: kind and steps of
-each), then for each trace its
-observations [T, n] float32, reset marks [T] uint8, actions [T, m] float32, statuses [T] uint32.
+each), then for each trace its observations [T, n] float32, reset marks [T] uint8, actions [T, m]
+float32, statuses [T] uint32; last the SHA-256 of all that comes before it.
 """
 
+import hashlib
 import json
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,7 @@ _SEED = 20_250_419
 _MOST_BYTES = 8 << 20
 # Where a range is wider than any signal, noise of a few units still visits both its sides.
 _WIDE = 8.0
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -146,38 +149,56 @@ def serialize(golden: GoldenFile) -> bytes:
             t.expected.actions.astype("<f4").tobytes(),
             t.expected.status.astype("<u4").tobytes(),
         ]
-    return b"".join(parts)
+    content = b"".join(parts)
+    return content + hashlib.sha256(content).digest()
 
 
 def parse(data: bytes, where: str) -> GoldenFile:
-    """Read golden.bin. Raises UserError, naming `where`, when it is not one or is cut short."""
+    """Read golden.bin. Raises UserError, naming `where`, when it is cut short, altered in any
+    byte, or was never one."""
+    content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     try:
-        if data[:8] != MAGIC:
+        if not content.startswith(MAGIC):
             raise ValueError("wrong magic")
-        (length,) = struct.unpack_from("<I", data, 8)
-        header = json.loads(data[12 : 12 + length])
-        n, m = int(header["observation_size"]), int(header["action_size"])
-        offset = 12 + length
-        traces: dict[str, Trace] = {}
-        for row in header["traces"]:
-            steps = int(row["steps"])
-            shapes = (("<f4", (steps, n)), ("u1", (steps,)), ("<f4", (steps, m)), ("<u4", (steps,)))
-            arrays = []
-            for kind, shape in shapes:
-                count = int(np.prod(shape))
-                arrays.append(np.frombuffer(data, kind, count, offset).reshape(shape))
-                offset += arrays[-1].nbytes
-            observations, resets, actions, status = arrays
-            run = Run(actions.astype(np.float32), status.astype(np.uint32), None)
-            mode: Mode = "step" if row["kind"] == "step" else "evaluate"
-            traces[row["kind"]] = Trace(
-                mode, observations.astype(np.float32), resets.astype(bool), run
-            )
-        if offset != len(data):
-            raise ValueError(f"{len(data) - offset} bytes too many")
-        last = traces.pop("published", None)
-        ours = (traces["evaluate"], traces["step"])
-        source = str(header["source"])
-        return GoldenFile(str(header["numerics"]), str(header["name"]), ours, last, source)
-    except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its checksum differs")
+        return _parsed(content)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise UserError(f"{where}: not a whole golden file ({error}); compile again") from error
+
+
+def _parsed(content: bytes) -> GoldenFile:
+    (length,) = struct.unpack_from("<I", content, len(MAGIC))
+    offset = len(MAGIC) + 4
+    header = json.loads(content[offset : offset + length])
+    offset += length
+    n, m = _count(header["observation_size"]), _count(header["action_size"])
+    traces: dict[str, Trace] = {}
+    for row in header["traces"]:
+        kind, steps = str(row["kind"]), _count(row["steps"])
+        shapes = (("<f4", (steps, n)), ("u1", (steps,)), ("<f4", (steps, m)), ("<u4", (steps,)))
+        arrays = []
+        for element, shape in shapes:
+            size = int(np.prod(shape, dtype=object))
+            arrays.append(np.frombuffer(content, element, size, offset).reshape(shape))
+            offset += arrays[-1].nbytes
+        observations, resets, actions, status = arrays
+        run = Run(actions.astype(np.float32), status.astype(np.uint32), None)
+        mode: Mode = "step" if kind == "step" else "evaluate"
+        traces[kind] = Trace(mode, observations.astype(np.float32), resets.astype(bool), run)
+    if offset != len(content):
+        raise ValueError(f"{len(content) - offset} bytes too many")
+    ours = (traces["evaluate"], traces["step"])
+    return GoldenFile(
+        numerics=str(header["numerics"]),
+        name=str(header["name"]),
+        traces=ours,
+        published=traces.get("published"),
+        source=str(header["source"]),
+    )
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"a size is {str(value)[:20]}")
+    return value

@@ -1,6 +1,7 @@
 """Limits: which figures a check holds a program to, and whether they held."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from edgerl.errors import UserError
 from edgerl.toolchain.report.model import (
@@ -28,6 +29,15 @@ LIMITED = (
 )
 
 
+def require_figure(name: str) -> None:
+    """UserError, with the nearest name, when no figure that can be limited is called `name`."""
+    if name in LIMITED:
+        return
+    close = get_close_matches(name, LIMITED, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(LIMITED)}"
+    raise UserError(f"limit {name[:60]!r} is no figure; {hint}")
+
+
 def at_most(name: str, value: float | None, bound: float) -> Limit:
     """`value` must not exceed `bound`; a value that could not be had is a miss."""
     return Limit(name, value, f"<= {bound:g}", value is not None and value <= bound)
@@ -47,8 +57,7 @@ def of_budget(measured: Measured, budget: Mapping[str, float]) -> list[Limit]:
     """The user's own bounds on measured figures. UserError for a name that is none."""
     limits = []
     for name, bound in budget.items():
-        if name not in LIMITED:
-            raise UserError(f"check.limits: {name!r} is no figure; known: {', '.join(LIMITED)}")
+        require_figure(name)
         value = getattr(measured, name)
         limits.append(at_most(name, value.max if isinstance(value, Spread) else value, bound))
     return limits

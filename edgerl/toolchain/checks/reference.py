@@ -1,51 +1,167 @@
 """Reference: how far the emitted code is from onnxruntime and from the authors' own vectors."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.policies import Policy
+from edgerl.toolchain.bounds import error_bound
 from edgerl.toolchain.build.host import HostTwin
 from edgerl.toolchain.golden import GoldenFile
+from edgerl.toolchain.ir import Program
 from edgerl.toolchain.report.model import Reference
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 _BLOCKS = 256
+_BOUNDED_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class StepReference:
+    """Emitted code against onnxruntime, one step at a time from the emitted code's own state.
+
+    `max_abs_error` is the largest difference of any action or next state, `bound` what the
+    error analysis allows in that place; `of_bound` is the largest share of its bound that any
+    difference takes up, and must not exceed 1. `widest` is the largest bound of all.
+    """
+
+    against: str
+    steps: int
+    max_abs_error: float
+    bound: float
+    of_bound: float
+    widest: float
+
+    @property
+    def ok(self) -> bool:
+        """True when every difference is within its bound."""
+        return self.of_bound <= 1.0
+
+
+def _library() -> str:
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+class _Session:
+    """A policy in onnxruntime. `shapes` are those of the observation and of each state."""
+
+    def __init__(self, policy: Policy) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            policy.graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        inputs = self._session.get_inputs()
+        self._names = [i.name for i in inputs]
+        self.shapes = [[d if isinstance(d, int) else 1 for d in i.shape] for i in inputs]
+
+    def step(self, observation: Floats, states: Sequence[Floats]) -> list[Floats]:
+        """Action and next states, each in the graph's shape."""
+        values = (observation, *states)
+        feed = {
+            name: value.reshape(shape)
+            for name, value, shape in zip(self._names, values, self.shapes, strict=True)
+        }
+        results: list[Floats] = self._session.run(None, feed)
+        return results
 
 
 def run_onnx(policy: Policy, observations: Floats, resets: npt.NDArray[np.bool_]) -> Floats:
     """Actions [T, m] of onnxruntime on observations [T, n], state zeroed at each reset mark."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        policy.graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    inputs = session.get_inputs()
-    shapes = [[d if isinstance(d, int) else 1 for d in i.shape] for i in inputs]
-    states = [np.zeros(s, np.float32) for s in shapes[1:]]
+    session = _Session(policy)
+    fresh = [np.zeros(shape, np.float32) for shape in session.shapes[1:]]
+    states = fresh
     actions = []
     for row, reset in zip(observations, resets, strict=True):
-        if reset:
-            states = [np.zeros(s, np.float32) for s in shapes[1:]]
-        feed = dict(
-            zip((i.name for i in inputs), (row.reshape(shapes[0]), *states), strict=True)
-        )
-        action, *states = session.run(None, feed)
+        action, *states = session.step(row, fresh if reset else states)
         actions.append(action.reshape(-1))
     return np.stack(actions)
 
 
 def against_onnxruntime(policy: Policy, golden: GoldenFile) -> Reference:
     """Largest absolute difference between the golden actions and onnxruntime, free-running."""
-    import onnxruntime
-
     trace = golden.evaluate
     actions = run_onnx(policy, trace.observations, trace.resets)
-    return _reference(
-        f"onnxruntime {onnxruntime.__version__}", trace.expected.actions, actions
+    return _reference(_library(), trace.expected.actions, actions)
+
+
+def single_step_error(
+    policy: Policy, program: Program, twin: HostTwin, golden: GoldenFile
+) -> StepReference:
+    """Differences between the twin and onnxruntime when both start every step of the golden
+    trace from the twin's state, against the bound that `bounds.error_bound` proves for just
+    that observation and state."""
+    trace = golden.evaluate
+    run = twin.trace(trace.observations, trace.resets, "evaluate")
+    assert run.states is not None
+    sizes = [program.size(before) for before, _ in program.states]
+    after = _memory(run.states, sizes)
+    before = [np.roll(state, 1, axis=0) for state in after]
+    starts = trace.resets.copy()
+    starts[0] = True
+    for state in before:
+        state[starts] = 0.0
+    session = _Session(policy)
+    steps = [
+        session.step(observation, [state[k] for state in before])
+        for k, observation in enumerate(trace.observations)
+    ]
+    theirs = np.stack([np.concatenate([r.reshape(-1) for r in step]) for step in steps])
+    ours = np.concatenate([run.actions, *after], axis=1)
+    error = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
+    bound = _step_bounds(policy, program, golden, trace.observations, before)
+    share = error / np.maximum(bound, np.finfo(np.float64).tiny)
+    worst = np.unravel_index(error.argmax(), error.shape)
+    return StepReference(
+        against=_library(),
+        steps=len(error),
+        max_abs_error=float(error[worst]),
+        bound=float(bound[worst]),
+        of_bound=float(share.max()),
+        widest=float(bound.max()),
     )
+
+
+def _memory(states: npt.NDArray[np.uint8], sizes: Sequence[int]) -> list[Floats]:
+    """The program's states [T, k] out of the C state [T, bytes]: floats in order, the held
+    action after them."""
+    floats = np.ascontiguousarray(states[:, : 4 * sum(sizes)]).view(np.float32)
+    return np.split(floats, np.cumsum(sizes)[:-1], axis=1) if sizes else []
+
+
+def _step_bounds(
+    policy: Policy,
+    program: Program,
+    golden: GoldenFile,
+    observations: Floats,
+    states: Sequence[Floats],
+) -> Doubles:
+    """The bound [T, actions and next states] of each step."""
+    rows = []
+    for start in range(0, len(observations), _BOUNDED_AT_ONCE):
+        part = slice(start, start + _BOUNDED_AT_ONCE)
+        allowed = error_bound(
+            program,
+            policy.spec,
+            fused="-fma-" in golden.numerics,
+            ranges=_only(observations[part]),
+            states=[_only(state[part]) for state in states],
+        ).between
+        rows.append(np.concatenate([allowed.action, *allowed.states], axis=1))
+    return np.concatenate(rows)
+
+
+def _only(values: Floats) -> Floats:
+    """Ranges [T, n, 2] that hold one value each."""
+    return np.stack([values, values], axis=-1)
 
 
 def against_published(golden: GoldenFile, twin: HostTwin) -> Reference | None:

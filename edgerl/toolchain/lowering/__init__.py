@@ -5,7 +5,11 @@ non-linear operations joined by affine forms; `schedule` places what the action 
 states need; `recurrent` recognises GRU and LSTM cells that were written out.
 """
 
+import numpy as np
+import onnx
+
 from edgerl.errors import UserError
+from edgerl.policies.boundary import state_tensors
 from edgerl.policies.names import shown
 from edgerl.policies.policy import Policy
 from edgerl.toolchain.ir import Program
@@ -32,35 +36,33 @@ def lower(policy: Policy) -> Program:
     """
     graph, spec = policy.graph.graph, policy.spec
     sizes = [spec.observation_size, *(state.size for state in spec.state)]
-    names = [OBSERVATION, *_state_names([state.name for state in spec.state])]
+    names = [OBSERVATION, *state_tensors([state.name for state in spec.state])]
     flow = Flow()
     inputs: dict[str, Value] = {}
     for info, name, size in zip(graph.input, names, sizes, strict=True):
         shape = tuple(int(d.dim_value) for d in info.type.tensor_type.shape.dim)
         inputs[info.name] = Value(flow.input(name, size), shape)
     tensors = interpret(policy.graph, flow, inputs)
-    after = [policy.spec.action_size, *sizes[1:]]
     forms = [
-        _output(output.name, tensors.get(output.name), size)
-        for output, size in zip(graph.output, after, strict=True)
+        _output(info, tensors.get(info.name), size)
+        for info, size in zip(graph.output, [spec.action_size, *sizes[1:]], strict=True)
     ]
-    program = schedule(
-        flow, policy.name, OBSERVATION, forms[0], zip(names[1:], forms[1:], strict=True)
-    )
-    return named(dead_code(fuse_recurrent(dead_code(program))))
+    states = zip(names[1:], forms[1:], strict=True)
+    program = schedule(flow, policy.name, OBSERVATION, forms[0], states)
+    return named(fuse_recurrent(dead_code(program)))
 
 
-def _state_names(names: list[str]) -> list[str]:
-    """State names that differ from the names that every program has."""
-    return [f"{name}_state" if name in (OBSERVATION, "action") else name for name in names]
-
-
-def _output(name: str, tensor: Operand | None, size: int) -> Form:
+def _output(info: onnx.ValueInfoProto, tensor: Operand | None, size: int) -> Form:
+    """The form of one of the graph's outputs, which must be [1, size]."""
     if tensor is None:
-        raise UserError(f"output {shown(name)} is never written")
-    elements = tensor.size
-    if elements != size:
-        raise UserError(f"output {shown(name)} has {elements} elements, the spec says {size}")
+        raise UserError(f"output {shown(info.name)} is never computed")
+    if tensor.shape != (1, size):
+        raise UserError(
+            f"output {shown(info.name)} is computed as {list(tensor.shape)}, declared as "
+            f"{[1, size]}"
+        )
     if isinstance(tensor, Value):
         return tensor.form
-    return constant(tensor.reshape(-1).astype(float))
+    if not np.isfinite(tensor).all():
+        raise UserError(f"output {shown(info.name)} is constant and not finite")
+    return constant(tensor.reshape(-1).astype(np.float64))

@@ -39,21 +39,23 @@ def schedule(
 ) -> Program:
     """Place a flow's live part in execution order.
 
-    `states` gives for each state input the form that follows it. Raises UserError when the
-    action needs a function that is supported only as part of a larger one.
+    `states` gives for each state input the form that follows it; their names, with and without
+    `_next`, must differ from each other. Raises UserError when the action needs a function
+    that is supported only as part of a larger one.
     """
     states = tuple(states)
     writer = _Writer(flow, [action, *(form for _, form in states)])
     for number in sorted(writer.live):
         writer.place(number)
-    after = [writer.output("action", action)]
-    after += [writer.output(f"{state}_next", form) for state, form in states]
+    ends = {"action": action, **{f"{state}_next": form for state, form in states}}
+    for wanted, form in ends.items():
+        writer.output(wanted, form)
     operations, tensors = writer.finished()
     return Program(
         name=name,
         observation=observation,
-        action=after[0],
-        states=tuple(zip((state for state, _ in states), after[1:], strict=True)),
+        action="action",
+        states=tuple((state, f"{state}_next") for state, _ in states),
         operations=operations,
         tensors=tensors,
     )
@@ -267,19 +269,16 @@ class _Writer:
         rows = len(term.index)
         return self._write(Form((Term(term.base, term.index, np.ones(rows)),), np.zeros(rows)))
 
-    def output(self, wanted: str, form: Form) -> str:
-        """The tensor that leaves the step with this form: none that is read before or leaves
-        twice, so that a caller's buffer can take it."""
+    def output(self, wanted: str, form: Form) -> None:
+        """Let a form leave the step as tensor `wanted`, one that an operation writes and that
+        leaves once, so that a caller's buffer can take it."""
         tensor = self.write(form)
-        while wanted in self._inputs or wanted in self._renames.values():
-            wanted += "_out"
         if tensor in self._inputs or tensor in self._renames:
             copy = self._new(form.size)
             picks = tuple((0, k) for k in range(form.size))
             self._operations.append(Gather((tensor,), picks, copy))
             tensor = copy
         self._renames[tensor] = wanted
-        return wanted
 
     def finished(self) -> tuple[tuple[Operation, ...], dict[str, Tensor]]:
         """All operations and tensors, the outputs under their own names."""

@@ -45,13 +45,6 @@ class LimitRow:
     share: float | None = None
 
 
-def held(limit: Limit) -> bool:
-    """True when the limit held. A figure that could not be obtained, or is not a number, is a
-    miss whatever the limit says of itself."""
-    value = limit.value
-    return limit.ok and value is not None and not math.isnan(value)
-
-
 def parse_bound(text: str) -> Bound | None:
     """`<= 14.2 kB`, `≥ 95 %`… as a Bound (kB = 1024 B, % = a hundredth); None when `text` is
     not a comparison with a number."""
@@ -73,13 +66,13 @@ def limit_row(limit: Limit) -> LimitRow:
     if value is None:
         return LimitRow(limit.name, "not obtained", shown, False)
     if isinstance(value, bool) or bound is None or not math.isfinite(value):
-        return LimitRow(limit.name, number(value), shown, held(limit))
+        return LimitRow(limit.name, number(value), shown, limit.held)
     text = number_beside(value, bound.value) + (" B" if limit.name.endswith("_bytes") else "")
     if bound.value <= 0.0 or value < 0.0 or bound.holds(value) != limit.ok:
-        return LimitRow(limit.name, text, shown, held(limit))
+        return LimitRow(limit.name, text, shown, limit.held)
     share = value / bound.value
     filled = round(min(100.0, BOUND_AT * share), 2)
-    return LimitRow(limit.name, text, shown, held(limit), bound.upper, filled, share)
+    return LimitRow(limit.name, text, shown, limit.held, bound.upper, filled, share)
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ class Verdict:
 
 def verdict(limits: tuple[Limit, ...]) -> Verdict:
     """All limits held, some missed, or none set, which is not a pass."""
-    missed = tuple(limit.name for limit in limits if not held(limit))
+    missed = tuple(limit.name for limit in limits if not limit.held)
     if not limits:
         return Verdict("none", "No limits were set")
     if missed:

@@ -3,6 +3,7 @@
 The JSON form keeps the keys of DESIGN §3; keys may be added, none is renamed.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PolicyFacts:
+    """What was compiled: the policy's name, the hash of its file, its trained values, and its
+    multiply-accumulates a step."""
+
     name: str
     sha256: str
     parameters: int
@@ -68,6 +72,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
+    """Whether all runs `between` gave the same bits over `steps` steps of the bare network, and
+    where the first one parted if not."""
+
     bit_exact: bool
     steps: int
     between: tuple[str, ...]
@@ -111,6 +118,8 @@ class ClosedLoop:
 
 @dataclass(frozen=True)
 class Certificate:
+    """One statement about the program: its value, how it is known, and by which method."""
+
     value: Any
     kind: Literal["proved", "measured", "not_applicable"]
     method: str
@@ -126,10 +135,16 @@ class Limit:
     limit: str
     ok: bool
 
+    @property
+    def held(self) -> bool:
+        """True when a value that was obtained, and is a number, kept to the bound."""
+        return self.ok and self.value is not None and not math.isnan(self.value)
+
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a compile or check found out (DESIGN §3)."""
+    """Everything a compile or check found out (DESIGN §3). `checked` is False where the program
+    was compiled and measured, but not proven."""
 
     policy: PolicyFacts
     target: str
@@ -147,15 +162,30 @@ class Report:
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
     emulated: bool = True
+    checked: bool = False
 
     @property
     def ok(self) -> bool:
-        """True when every limit held."""
-        return all(limit.ok for limit in self.limits)
+        """True when every limit held; a check that was held to no limit is no pass."""
+        return all(limit.held for limit in self.limits) and bool(self.limits or not self.checked)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data. `closed_loop` is the first suite, the one limits refer to;
-        the others follow under `closed_loop_also`."""
-        data = {"schema": SCHEMA, **asdict(self)}
+        the others follow under `closed_loop_also`. JSON has no word for a figure that is not
+        finite; it becomes null."""
+        data = {"schema": SCHEMA, "ok": self.ok, **asdict(self)}
         first, *others = data.pop("closed_loop") or [None]
-        return {**data, "closed_loop": first, "closed_loop_also": others}
+        whole: dict[str, Any] = _finite({**data, "closed_loop": first, "closed_loop_also": others})
+        return whole
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case _:
+            return value

@@ -1,0 +1,5 @@
+"""`python -m edgerl` is the `edgerl` command."""
+
+from edgerl.cli import main
+
+main()

@@ -1,0 +1,200 @@
+"""Propagation: enclosures through the operations of a Program, and the states that it keeps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgerl.toolchain.bounds.arithmetic import Arithmetic, Emitted
+from edgerl.toolchain.bounds.enclosure import (
+    LARGEST,
+    SLACK,
+    TINY,
+    UNIT,
+    Doubles,
+    Enclosure,
+    divided,
+    exactly,
+    gamma,
+    joined,
+    multiplied,
+    rounded,
+    settled,
+)
+from edgerl.toolchain.ir import (
+    Activate,
+    Binary,
+    Clip,
+    Dense,
+    Gather,
+    Gru,
+    LayerNorm,
+    Linear,
+    Lstm,
+    Operation,
+    Program,
+    Softmax,
+)
+
+# Roundings of 1 / sqrt(variance) and of the product with it, in all.
+_ROOT_ROUNDINGS = 6
+
+
+def propagate(
+    program: Program, observation: Enclosure, states: Sequence[Enclosure], arithmetic: Arithmetic
+) -> dict[str, Enclosure]:
+    """Every tensor of one step from these observations and states."""
+    tensors = {program.observation: observation}
+    tensors.update(zip((before for before, _ in program.states), states, strict=True))
+    with np.errstate(all="ignore"):
+        for operation in program.operations:
+            _perform(operation, tensors, arithmetic)
+    return tensors
+
+
+def kept_states(program: Program, observation: Enclosure, emitted: Emitted) -> list[Enclosure]:
+    """What the states of the emitted program can be after any number of steps from a reset.
+
+    The sizes grow from zero, from power of two to power of two, until no step leaves them.
+    Where they never stop the state is unbounded.
+    """
+    limits = [np.zeros(program.size(before)) for before, _ in program.states]
+    while True:
+        states = [exactly(-limit, limit) for limit in limits]
+        tensors = propagate(program, observation, states, emitted)
+        after = [tensors[name].reach for _, name in program.states]
+        # The worst of a batch of observations may come at any step.
+        reaches = [r.reshape(-1, r.shape[-1]).max(axis=0) for r in after]
+        grown = [np.maximum(x, _grown(r, x)) for x, r in zip(limits, reaches, strict=True)]
+        if all(np.array_equal(x, y) for x, y in zip(limits, grown, strict=True)):
+            return states
+        limits = grown
+
+
+def _grown(reach: Doubles, limit: Doubles) -> Doubles:
+    """The least power of two that holds what goes beyond the limit; infinity for overflow."""
+    beyond = reach > limit
+    power = np.exp2(np.ceil(np.log2(np.where(beyond, reach, 1.0))))
+    return np.where(beyond, np.where(power <= LARGEST, power, np.inf), limit)
+
+
+def _perform(operation: Operation, tensors: dict[str, Enclosure], arithmetic: Arithmetic) -> None:
+    """Enclose what one operation writes."""
+    match operation:
+        case Dense(sources, bias, y, activation, alpha):
+            total = arithmetic.total([bias], [(w, tensors[x]) for x, w in sources])
+            if activation is not None:
+                total = arithmetic.activated(activation, total, alpha)
+            tensors[y] = total
+        case Gru(x, h, h_next):
+            tensors[h_next] = arithmetic.gru(operation, tensors[x], tensors[h])
+        case Lstm(x, h, c, h_next, c_next):
+            operands = (tensors[name] for name in (x, h, c))
+            tensors[h_next], tensors[c_next] = arithmetic.lstm(operation, *operands)
+        case Linear(terms, bias, y):
+            total = exactly(bias, bias)
+            for x, scale in terms:
+                total = arithmetic.multiply_add(total, exactly(scale, scale), tensors[x])
+            tensors[y] = total
+        case Activate(activation, x, y, alpha):
+            tensors[y] = arithmetic.activated(activation, tensors[x], alpha)
+        case Binary(kind, a, b, y):
+            tensors[y] = _binary(kind, tensors[a], tensors[b])
+        case Clip(x, low, high, y):
+            tensors[y] = _clipped(tensors[x], low.astype(np.float64), high.astype(np.float64))
+        case Gather(names, picks, y):
+            parts = [tensors[name] for name in names]
+            starts = np.cumsum([0, *(part.low.shape[-1] for part in parts)])
+            tensors[y] = joined(parts).take([int(starts[k]) + j for k, j in picks])
+        case Softmax(x, y):
+            tensors[y] = _softmax(tensors[x], arithmetic)
+        case LayerNorm(x, scale, bias, epsilon, y):
+            normal = _normalised(tensors[x], epsilon, arithmetic)
+            factor = exactly(scale, scale)
+            tensors[y] = arithmetic.multiply_add(exactly(bias, bias), normal, factor)
+
+
+def _binary(kind: str, a: Enclosure, b: Enclosure) -> Enclosure:
+    if kind == "mul":
+        return multiplied(a, b)
+    if kind == "div":
+        return divided(a, b)
+    pick = np.minimum if kind == "min" else np.maximum
+    return settled(
+        pick(a.low, b.low),
+        pick(a.high, b.high),
+        np.maximum(a.error, b.error),
+        np.maximum(a.reach, b.reach),
+    )
+
+
+def _clipped(x: Enclosure, low: Doubles, high: Doubles) -> Enclosure:
+    """Limits never lengthen a distance."""
+    below, above = (np.minimum(np.maximum(v, low), high) for v in (x.low, x.high))
+    least, most = (np.minimum(np.maximum(v, low), high) for v in x.widened)
+    reach = np.maximum(np.abs(least), np.abs(most))
+    error = np.where(np.isfinite(x.error), np.minimum(x.error, high - low), np.inf)
+    return settled(below, above, error, reach)
+
+
+def _softmax(x: Enclosure, arithmetic: Arithmetic) -> Enclosure:
+    """p_i = e^(x_i - max) / sum.
+
+    Exponents that are off by d make every p_i off by a factor of e^(2 d) at most. The rounded
+    difference x_i - max, the function, the sum and the division add their relative errors.
+    """
+    columns = x.low.shape[-1]
+
+    def share(own: Doubles, others: Doubles) -> Doubles:
+        """e^own / (e^own + sum of the other e^others), from differences that cannot overflow."""
+        distance = others[..., np.newaxis, :] - own[..., :, np.newaxis]
+        distance[..., np.arange(columns), np.arange(columns)] = 0.0
+        total: Doubles = np.exp(distance).sum(axis=-1)
+        return 1.0 / total
+
+    low, high = share(x.low, x.high), share(x.high, x.low)
+    exponential = arithmetic.exponential
+    # Below -100 a difference no longer counts: what is left there is the absolute error.
+    spread = np.minimum(x.high.max(axis=-1) - x.low.min(axis=-1), 100.0)[..., np.newaxis]
+    exponents = x.error.max(axis=-1)[..., np.newaxis] + UNIT * (spread + 1.0)
+    relative = np.expm1(2.0 * exponents + 2.1 * exponential.value + gamma(columns + 2))
+    # No share, exact or computed, is negative or more than the whole.
+    error = np.minimum(high * relative + 2.0 * columns * exponential.absolute + TINY, 1.0)
+    fits = np.isfinite(x.reach.max(axis=-1))[..., np.newaxis]
+    return settled(
+        low * (1.0 - SLACK), high * (1.0 + SLACK), np.where(fits, error, np.inf), high + error
+    )
+
+
+def _normalised(x: Enclosure, epsilon: float, arithmetic: Arithmetic) -> Enclosure:
+    """(x - mean) / s with s = sqrt(variance + epsilon), over n elements.
+
+    With d = x - mean, an error of d changes s by its root mean square at most, and a quotient
+    |d_i| / s is at most sqrt(n), so the quotient changes by (error of d_i + sqrt(n) times that
+    root mean square) / s. A relative error e of the variance changes it by sqrt(n) e / 2.
+    """
+    n = x.low.shape[-1]
+    low = x.low - (x.high.sum(axis=-1, keepdims=True) - x.high + x.low) / n
+    high = x.high - (x.low.sum(axis=-1, keepdims=True) - x.low + x.high) / n
+    sizes = x.reach.mean(axis=-1, keepdims=True)
+    inherited = x.error + x.error.mean(axis=-1, keepdims=True) + gamma(n) * sizes
+    centred = rounded(low - SLACK * sizes, high + SLACK * sizes, inherited)
+    nearest = np.maximum(np.maximum(centred.low, -centred.high), 0.0)
+    least = np.sqrt(epsilon * (1.0 - SLACK) + (nearest**2).mean(axis=-1, keepdims=True))
+    drift = np.sqrt((centred.error**2).mean(axis=-1, keepdims=True))
+    most = np.minimum(np.sqrt(n), centred.size / least)
+    error = (centred.error + np.sqrt(n) * drift) / least
+    error = error + np.sqrt(n) * gamma(n + _ROOT_ROUNDINGS)
+    if arithmetic.variance_cancels:
+        # Mean square minus squared mean, either of them rounded, must not eat up the variance.
+        squares = 2.0 * gamma(n + 3) * (x.reach**2).mean(axis=-1, keepdims=True) / least**2
+        error = np.where(squares < 0.5, error + np.sqrt(2.0 * n) * squares, np.inf)
+    else:
+        # The computed quotient is one of computed differences: at most sqrt(n), but for rounding.
+        error = np.where(least > 0.0, np.minimum(error, most + 1.001 * np.sqrt(n)), np.inf)
+    fits = n * (centred.reach**2).max(axis=-1, keepdims=True) <= LARGEST
+    return settled(
+        np.maximum(np.where(centred.low < 0.0, centred.low / least, 0.0), -most),
+        np.minimum(np.where(centred.high > 0.0, centred.high / least, 0.0), most),
+        np.where(fits, error, np.inf),
+        most + error,
+    )

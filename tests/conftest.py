@@ -1,0 +1,1 @@
+"""Makes what all tests share importable: `graphs`, `exports` and `parity`."""
