@@ -10,6 +10,7 @@ the results. A figure above 1 ends the run with exit code 1. An hour on one core
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import sys
@@ -17,15 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgerl.policies import Policy
 from edgerl.policies.spec import PolicySpec, Signal
@@ -34,14 +36,16 @@ from edgerl.toolchain.bounds import accuracy
 from edgerl.toolchain.bounds.enclosure import LARGEST
 from edgerl.toolchain.build import build_host
 from edgerl.toolchain.emit import emit
+from edgerl.toolchain.emit.tables import Curve, table
 
 RESULTS = Path(__file__).parent / "results" / "activations.json"
 WIDTH = 4096
-BLOCK = 1 << 21
+BLOCK = 1 << 16
 PATTERNS = 1 << 32
 
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Evaluate = Callable[[Singles], Singles]
 
 # The operators that onnxruntime computes each activation with.
@@ -59,9 +63,9 @@ OPERATORS: dict[ir.Activation, tuple[str, ...]] = {
     "hard_sigmoid": ("HardSigmoid",),
     "hard_swish": ("HardSwish",),
 }
-ALPHA = {"hard_sigmoid": 1.0 / 6.0}
+ALPHA: dict[ir.Activation, float] = {"hard_sigmoid": 1.0 / 6.0}
 # Arguments beyond which a result is said to saturate instead.
-HIGHEST = {"exp": accuracy.EXPONENTIAL_LIMIT}
+HIGHEST: dict[ir.Activation, float] = {"exp": accuracy.EXPONENTIAL_LIMIT}
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class Finding:
     """What a sweep found of one evaluator.
 
     `of_stated` is the largest error as a fraction of the stated bound, met at argument `at`
-    with error `error`; `low` and `high` are the range of all results for finite arguments;
-    `at_infinity` are the results at -inf and +inf; `keeps_nan` says that every NaN gave NaN.
+    with error `error`; `low` and `high` are the range of all results that were compared;
+    `keeps_nan` says that every NaN gave NaN.
     """
 
     of_stated: float = 0.0
@@ -78,20 +82,56 @@ class Finding:
     error: float = 0.0
     low: float = np.inf
     high: float = -np.inf
-    at_infinity: tuple[str, str] = ("", "")
+    at_minus_infinity: str = ""
+    at_infinity: str = ""
     keeps_nan: bool = True
 
 
 def graph(activation: ir.Activation) -> onnx.ModelProto:
     """The activation as an ONNX graph of WIDTH elements."""
     names = OPERATORS[activation]
-    attributes = {"alpha": ALPHA[activation]} if activation in ALPHA else {}
-    nodes = [helper.make_node(names[0], ["x"], ["gate" if names[1:] else "y"], **attributes)]
+    nodes = [helper.make_node(names[0], ["x"], ["gate" if names[1:] else "y"])]
+    if activation in ALPHA:
+        nodes[0].attribute.append(helper.make_attribute("alpha", ALPHA[activation]))
     if names[1:]:
         nodes.append(helper.make_node("Mul", ["x", "gate"], ["y"]))
+    return model_of(nodes, [])
+
+
+def cell(activation: ir.Activation) -> onnx.ModelProto:
+    """A GRU whose next state is the activation of its input, for WIDTH inputs: a closed update
+    gate passes the new value, which is a tanh; an open input of that gate passes, with a state
+    of one and a new value of zero, the gate itself."""
+    of_tanh = activation == "tanh"
+    parameters = {
+        "w": [[[0.0], [0.0], [1.0]] if of_tanh else [[1.0], [0.0], [0.0]]],
+        "r": [[[0.0], [0.0], [0.0]]],
+        "b": [[-1000.0 if of_tanh else 0.0, *[0.0] * 5]],
+        "h": [[[0.0 if of_tanh else 1.0]] * WIDTH],
+        "before": [1, WIDTH, 1],
+        "after": [1, WIDTH],
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "before"], ["sequence"]),
+        helper.make_node(
+            "GRU", ["sequence", "w", "r", "b", "", "h"], ["", "last"],
+            hidden_size=1, linear_before_reset=1,
+        ),
+        helper.make_node("Reshape", ["last", "after"], ["y"]),
+    ]  # fmt: skip
+    types = {"before": np.int64, "after": np.int64}
+    constants = [
+        numpy_helper.from_array(np.array(value, types.get(name, np.float32)), name)
+        for name, value in parameters.items()
+    ]
+    return model_of(nodes, constants)
+
+
+def model_of(nodes: list[onnx.NodeProto], constants: list[TensorProto]) -> onnx.ModelProto:
+    """Nodes from x [1, WIDTH] to y [1, WIDTH] as a model."""
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, WIDTH]) for n in "xy"]
     return helper.make_model(
-        helper.make_graph(nodes, activation, ends[:1], ends[1:]),
+        helper.make_graph(nodes, "activation", ends[:1], ends[1:], constants),
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=9,
     )
@@ -141,64 +181,72 @@ def compiled(
 
 
 def measured(
-    x: Singles,
-    exact: Doubles,
-    y: Singles,
-    stated: Doubles,
-    compared: npt.NDArray[np.bool_],
-    before: Finding,
+    before: Finding, x: Singles, y: Singles, exact: Doubles, stated: Doubles, compared: Flags
 ) -> Finding:
-    """`before` with one more block of arguments."""
+    """`before` with one more block: arguments, results, exact results, stated errors, and
+    which of them are compared."""
     with np.errstate(invalid="ignore"):
         error = np.where(compared, np.abs(y - exact), 0.0)
-    # A result that is no number where one was due is as wrong as can be.
-    error = np.where(np.isnan(error), np.inf, error)
-    share = error / stated
+        # A result that is no number where one was due is as wrong as can be.
+        error = np.where(np.isnan(error), np.inf, error)
+        share = np.where(compared, error / stated, 0.0)
     worst = int(share.argmax())
-    values = y[compared]
     found = before
     if share[worst] > before.of_stated:
-        found = Finding(
-            float(share[worst]), float(x[worst]), float(error[worst]), before.low, before.high,
-            before.at_infinity, before.keeps_nan,
-        )  # fmt: skip
-    ends = [str(v) for v in y[np.isneginf(x)]], [str(v) for v in y[np.isposinf(x)]]
-    return Finding(
-        found.of_stated,
-        found.at,
-        found.error,
-        min(found.low, float(values.min(initial=np.inf))),
-        max(found.high, float(values.max(initial=-np.inf))),
-        ("".join(ends[0]) or found.at_infinity[0], "".join(ends[1]) or found.at_infinity[1]),
-        found.keeps_nan and bool(np.isnan(y[np.isnan(x)]).all()),
+        found = replace(
+            found, of_stated=float(share[worst]), at=float(x[worst]), error=float(error[worst])
+        )
+    values = y[compared]
+    ends = (y[np.isneginf(x)], y[np.isposinf(x)])
+    return replace(
+        found,
+        low=min(found.low, float(values.min(initial=np.inf))),
+        high=max(found.high, float(values.max(initial=-np.inf))),
+        at_minus_infinity=found.at_minus_infinity + "".join(map(str, ends[0])),
+        at_infinity=found.at_infinity + "".join(map(str, ends[1])),
+        keeps_nan=found.keeps_nan and bool(np.isnan(y[np.isnan(x)]).all()),
     )
+
+
+def stated(activation: ir.Activation) -> dict[str, accuracy.Accuracy]:
+    """The stated accuracy of each evaluator of an activation."""
+    ours = accuracy.emitted(activation)
+    result = {"fma": ours, "mul": ours, "onnxruntime": accuracy.onnxruntime(activation)}
+    if activation in ("tanh", "sigmoid"):
+        result["onnxruntime GRU"] = accuracy.onnxruntime_cell(activation)
+    return result
+
+
+def digest(curve: Curve) -> str:
+    """What identifies a table's coefficients."""
+    return hashlib.sha256(table(curve).coefficients.tobytes()).hexdigest()
 
 
 def sweep(activation: ir.Activation, threads: int, folder: Path) -> tuple[dict[str, Finding], str]:
     """All float32 arguments through every evaluator of one activation."""
-    model = graph(activation)
+    model, limits = graph(activation), stated(activation)
     evaluators: dict[str, Evaluate] = {}
     for fused in (True, False):
         numerics = "fma" if fused else "mul"
         evaluators[numerics], compiler = compiled(activation, model, folder, fused)
     evaluators["onnxruntime"] = library(model)
-    ours = accuracy.emitted(activation)
-    stated = {"fma": ours, "mul": ours, "onnxruntime": accuracy.onnxruntime(activation)}
+    if "onnxruntime GRU" in limits:
+        evaluators["onnxruntime GRU"] = library(cell(activation))
 
     def part(first: int, last: int) -> dict[str, Finding]:
         found = {name: Finding() for name in evaluators}
         for start in range(first, last, BLOCK):
             x = np.arange(start, start + BLOCK, dtype=np.uint32).view(np.float32)
-            argument = x.astype(np.float64)
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"):  # signalling NaNs among the patterns
+                argument = x.astype(np.float64)
                 exact = interpreter.activate(activation, argument)
             compared = np.abs(argument) <= LARGEST
             compared &= argument <= HIGHEST.get(activation, np.inf)
             for name, evaluate in evaluators.items():
-                # The smallest float stands for results that are subnormal.
                 with np.errstate(invalid="ignore"):
-                    limit = stated[name].at(argument, exact) + 2.0**-149
-                found[name] = measured(x, exact, evaluate(x), limit, compared, found[name])
+                    # The smallest float stands for the rounding of subnormal results.
+                    limit = limits[name].at(argument, exact) + 2.0**-149
+                found[name] = measured(found[name], x, evaluate(x), exact, limit, compared)
         return found
 
     share = PATTERNS // threads
@@ -216,7 +264,8 @@ def merged(parts: list[Finding]) -> Finding:
         worst.error,
         min(p.low for p in parts),
         max(p.high for p in parts),
-        ("".join(p.at_infinity[0] for p in parts), "".join(p.at_infinity[1] for p in parts)),
+        "".join(p.at_minus_infinity for p in parts),
+        "".join(p.at_infinity for p in parts),
         all(p.keeps_nan for p in parts),
     )
 
@@ -235,7 +284,10 @@ def main() -> int:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             found, compiler = sweep(activation, chosen.threads, Path(folder))
-        findings[activation] = {name: asdict(finding) for name, finding in found.items()}
+        findings[activation] = {
+            name: {**asdict(finding), "stated": asdict(stated(activation)[name])}
+            for name, finding in found.items()
+        }
         report = {
             "schema": 1,
             "arguments": PATTERNS,
@@ -246,6 +298,7 @@ def main() -> int:
                 "compiler": compiler,
                 "machine": platform.machine(),
             },
+            "tables": {curve: digest(curve) for curve in get_args(Curve)},
             "activations": findings,
         }
         RESULTS.parent.mkdir(exist_ok=True)
@@ -253,7 +306,7 @@ def main() -> int:
         for name, finding in found.items():
             fine &= finding.of_stated <= 1.0
             print(
-                f"{activation:13} {name:12} {finding.of_stated:7.3f} of stated at {finding.at:g}"
+                f"{activation:13} {name:16} {finding.of_stated:7.3f} of stated at {finding.at:g}"
                 f" ({time.monotonic() - started:.0f} s)",
                 file=sys.stderr,
                 flush=True,

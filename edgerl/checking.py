@@ -1,33 +1,41 @@
 """Checking: prove an artifact from nothing but itself.
 
-Its firmware is built again and must be the same bytes; its code runs on the host, on emulated
-cores and in QEMU machines, from both compilers where both are here, and must give the golden
-bits on all of them; it is counted, measured, held against onnxruntime and flown.
+Its firmware is built again and must be the same bytes. The shipped firmware runs on emulated
+cores and in QEMU machines, its sources on the host and, where a second compiler is here, as that
+one builds them; all must give the golden bits. It is counted, measured, held against onnxruntime
+and flown.
 """
 
 import hashlib
-import tempfile
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from edgerl.errors import ToolError
+from edgerl.errors import ToolError, UserError
 from edgerl.policies import Policy, load
 from edgerl.policies.plants import Feedback, Suite
 from edgerl.recipe import Check
-from edgerl.stages import Silence, StageCache, Watcher, watched
+from edgerl.stages import Silence, StageCache, Watcher, installed, watched
 from edgerl.targets import Target
 from edgerl.toolchain.artifact import Artifact
 from edgerl.toolchain.build import HostTwin, Image, Mode, build_host, find
+from edgerl.toolchain.build.image import read_binary
 from edgerl.toolchain.checks import limits
-from edgerl.toolchain.checks.certificates import certificates
+from edgerl.toolchain.checks.certificates import certificates, of_firmware
 from edgerl.toolchain.checks.closed_loop import closed_loop, same_flights, suite_for
 from edgerl.toolchain.checks.measure import counted, sizes
 from edgerl.toolchain.checks.parity import parity
-from edgerl.toolchain.checks.reference import against_onnxruntime, against_published
-from edgerl.toolchain.compiling import rebuild
+from edgerl.toolchain.checks.reference import (
+    StepReference,
+    against_onnxruntime,
+    against_published,
+    single_step_error,
+)
+from edgerl.toolchain.compiling import rebuild, temporary_folder
 from edgerl.toolchain.emit import plan
 from edgerl.toolchain.emulators import QemuCore, Runner, UnicornCore
 from edgerl.toolchain.golden import GoldenFile, parse
@@ -56,32 +64,36 @@ def check(
 ) -> Report:
     """Everything that can be found out about `artifact` here, held to its limits.
 
-    Raises ToolError when nothing is installed that could run it, or a tool fails; UserError for
-    a limit that names no figure.
+    Raises ToolError when nothing is installed that could run it, or a tool fails; UserError when
+    its parts do not belong together.
     """
-    asked = asked or Check()
-    limits.of_budget(Measured(), asked.limits)
-    with tempfile.TemporaryDirectory(prefix="edgerl-check-") as scratch:
-        return _Bench(
-            artifact, asked, watcher or Silence(), cache or StageCache(None), Path(scratch)
-        ).report()
+    require_emulator(artifact.manifest.target)
+    watcher, cache = watcher or Silence(), cache or StageCache(None)
+    with temporary_folder() as scratch:
+        return _Bench(artifact, asked or Check(), watcher, cache, scratch).report()
+
+
+def require_emulator(target: Target) -> None:
+    """ToolError when no emulator is installed that a check for `target` could run on."""
+    if not target.native and find_spec("unicorn") is None:
+        raise ToolError(
+            f"a check for {target.name} needs the emulator unicorn: pip install 'edgerl[emu]'"
+        )
 
 
 def blank(artifact: Artifact) -> Report:
     """The report of an artifact nobody has measured."""
     manifest = artifact.manifest
-    policy = manifest["policy"]
+    policy = manifest.policy
     return Report(
-        policy=PolicyFacts(
-            policy["name"], policy["sha256"], int(policy["parameters"]), int(policy["macs"])
-        ),
-        target=manifest["target"]["name"],
-        format=manifest["format"],
-        numerics=manifest["numerics"],
-        compiler=manifest["compiler"]["version"],
-        verified_by=manifest["target"]["verified_by"],
+        policy=PolicyFacts(policy.name, policy.sha256, policy.parameters, policy.macs),
+        target=manifest.target.name,
+        format=manifest.format,
+        numerics=manifest.numerics,
+        compiler=manifest.compiler.version,
+        verified_by=manifest.target.verified_by,
         counter="none",
-        notes=tuple(manifest["policy"]["assumed"]),
+        notes=policy.assumed,
     )
 
 
@@ -97,18 +109,11 @@ class _Bench:
 
     def report(self) -> Report:
         """All checks in order, as one report."""
-        report = blank(self.artifact)
-        image, core = self.image, self.core
-        certified: dict[str, Certificate] = {}
-        measured = Measured(state_bytes=self.state_bytes)
-        if image is not None and core is not None:
-            with watched(self.watcher, "count"):
-                measured = self._cached("count", Measured, lambda: self._measured(image, core))
-            certified = certificates(image, measured, self._identical(image))
+        measured, certified = self._counted()
         equal = self._parity()
         reference, published = self._references()
         flown, flights = self._flights()
-        certified |= flights
+        certified |= {"within_error_bound": self._within_bound(), **flights}
         held = [
             *limits.of_parity(equal),
             *limits.of_published(published),
@@ -116,6 +121,7 @@ class _Bench:
             *limits.of_certificates(certified),
             *limits.of_budget(measured, self.asked.limits),
         ]
+        report = blank(self.artifact)
         return replace(
             report,
             counter="unicorn, by basic block" if measured.instructions else "none",
@@ -126,25 +132,36 @@ class _Bench:
             closed_loop=tuple(flown),
             certificates=certified,
             limits=tuple(held),
-            notes=(*report.notes, *self.absent),
+            notes=(*report.notes, *self._remarks()),
+            checked=True,
         )
 
-    @cached_property
+    @property
     def target(self) -> Target:
-        return Target.model_validate(self.artifact.manifest["target"])
-
-    @cached_property
-    def state_bytes(self) -> int:
-        return int(self.artifact.manifest["state_bytes"])
+        return self.artifact.manifest.target
 
     @cached_property
     def policy(self) -> Policy:
-        return load(self.artifact.folder / "policy.onnx")
+        """The graph that was compiled, with the spec that the manifest has too."""
+        policy = load(self.artifact.folder / "policy.onnx")
+        if policy.spec != self.artifact.manifest.spec:
+            raise self._foreign("policy.onnx", "its spec is not the manifest's")
+        return policy
 
     @cached_property
     def golden(self) -> GoldenFile:
-        path = self.artifact.folder / "golden.bin"
-        return parse(path.read_bytes(), str(path))
+        """The golden traces, of this artifact's numerics and sizes."""
+        path, manifest = self.artifact.folder / "golden.bin", self.artifact.manifest
+        golden = parse(path.read_bytes(), str(path))
+        if (golden.name, golden.numerics) != (manifest.policy.name, manifest.numerics):
+            raise self._foreign("golden.bin", f"it is of {golden.name}, {golden.numerics}")
+        trace, sizes = golden.evaluate, (self.twin.observation_size, self.twin.action_size)
+        if (trace.observations.shape[1], trace.expected.actions.shape[1]) != sizes:
+            raise self._foreign("golden.bin", f"the sources have sizes {sizes}")
+        return golden
+
+    def _foreign(self, name: str, why: str) -> UserError:
+        return UserError(f"{self.artifact.folder / name}: of another artifact ({why})")
 
     @cached_property
     def suite(self) -> Suite | None:
@@ -155,41 +172,37 @@ class _Bench:
         return build_host(self.artifact.source, self.artifact.name, self.scratch / "host")
 
     @cached_property
-    def image(self) -> Image | None:
-        """The firmware, built again by the compiler that made it; None on the host target."""
-        return None if self.target.native else self._built(self.family)
+    def rebuilt(self) -> Image | None:
+        """The firmware built again, with the compiler that made it; None on the host target."""
+        return None if self.target.native else self._built(self.artifact.manifest.compiler.family)
 
     @cached_property
     def core(self) -> UnicornCore | None:
-        return None if self.image is None else UnicornCore(self.image, self.target)
-
-    @property
-    def family(self) -> str:
-        return str(self.artifact.manifest["compiler"]["family"])
+        """The shipped firmware on an emulated core."""
+        if self.rebuilt is None:
+            return None
+        elf, flash = (self.artifact.folder / f"firmware.{kind}" for kind in ("elf", "bin"))
+        shipped = replace(self.rebuilt, elf=elf, bin=flash, binary=read_binary(elf))
+        return UnicornCore(shipped, self.target)
 
     def _built(self, family: str) -> Image:
         with watched(self.watcher, f"build with {family}"):
             compiler = find(family, self.target.core)
             return rebuild(self.artifact, self.target, compiler, self.scratch / family)
 
-    def _identical(self, image: Image) -> bool | None:
-        """Whether building again gave the same bytes; None when the compiler is another one."""
-        if image.compiler != self.artifact.manifest["compiler"]["version"]:
-            return None
-        return image.elf.read_bytes() == (self.artifact.folder / "firmware.elf").read_bytes()
-
     @cached_property
     def _runners(self) -> tuple[list[Runner], list[str]]:
         """Everything here that can run the program, and what could but is not installed."""
-        if self.image is None or self.core is None:
+        if self.core is None:
             return [self.twin], []
         runners: list[Runner] = [self.twin, self.core]
         missing: list[str] = []
-        others = [f for f in _CROSS_COMPILERS if f != self.family] if self.asked.cross_check else []
-        images = [self.image]
-        for family in others:
+        family = self.artifact.manifest.compiler.family
+        others = [f for f in _CROSS_COMPILERS if f != family] if self.asked.cross_check else []
+        images = [self.core.image]
+        for other in others:
             try:
-                images.append(self._built(family))
+                images.append(self._built(other))
             except ToolError as error:
                 missing.append(f"not cross-checked: {error}")
         runners += [UnicornCore(image, self.target) for image in images[1:]]
@@ -200,49 +213,77 @@ class _Bench:
                 missing.append(f"not cross-checked: {error}")
         return runners, missing
 
-    @property
-    def runners(self) -> list[Runner]:
-        return self._runners[0]
+    def _remarks(self) -> list[str]:
+        """What was not checked, or not on the very thing that was shipped."""
+        shipped, rebuilt = self.artifact.manifest.compiler.version, self.rebuilt
+        remarks = list(self._runners[1])
+        if rebuilt is not None and rebuilt.compiler != shipped:
+            remarks.append(f"built by {shipped}; sizes and stack are those of {rebuilt.compiler}")
+        return remarks
 
-    @property
-    def absent(self) -> list[str]:
-        return self._runners[1]
+    def _counted(self) -> tuple[Measured, dict[str, Certificate]]:
+        rebuilt, core = self.rebuilt, self.core
+        if rebuilt is None or core is None:
+            return Measured(state_bytes=self.artifact.manifest.state_bytes), {}
 
-    def _measured(self, image: Image, core: UnicornCore) -> Measured:
-        static = sizes(image, self.state_bytes)
-        layout = plan(lower(self.policy))
-        return counted(self.policy, layout, image, core, self.golden, static)
+        def compute() -> Measured:
+            static = sizes(rebuilt, self.artifact.manifest.state_bytes)
+            layout = plan(lower(self.policy))
+            return counted(self.policy, layout, core, self.golden, static)
+
+        with watched(self.watcher, "count"):
+            measured = self._cached("count", Measured, compute, by=[_edition(core)])
+            firmware = of_firmware(self.artifact, rebuilt, core)
+        return measured, {**certificates(rebuilt, measured), **firmware}
 
     def _parity(self) -> Parity:
+        runners = self._runners[0]
         with watched(self.watcher, "parity") as advance:
-            runners = self.runners
             done = iter(range(len(runners)))
-            return self._cached(
-                "parity",
-                Parity,
-                lambda: parity(
-                    self.golden, runners, lambda name: advance(next(done), len(runners))
-                ),
-                runners=[r.name for r in runners],
-            )
+
+            def compute() -> Parity:
+                return parity(self.golden, runners, lambda _: advance(next(done), len(runners)))
+
+            return self._cached("parity", Parity, compute, by=[_edition(r) for r in runners])
 
     def _references(self) -> tuple[Reference, Reference | None]:
+        def compute() -> Reference:
+            return against_onnxruntime(self.policy, self.golden)
+
         with watched(self.watcher, "onnxruntime"):
             return (
-                self._cached(
-                    "reference", Reference, lambda: against_onnxruntime(self.policy, self.golden)
-                ),
+                self._cached("reference", Reference, compute, by=installed("onnxruntime")),
                 against_published(self.golden, self.twin),
             )
 
+    def _within_bound(self) -> Certificate:
+        """Whether no step deviates from onnxruntime by more than float32 arithmetic explains."""
+
+        def compute() -> StepReference:
+            program = lower(self.policy)
+            return single_step_error(self.policy, program, self.twin, self.golden)
+
+        with watched(self.watcher, "error bound"):
+            try:
+                step = self._cached("bound", StepReference, compute, by=installed("onnxruntime"))
+            except UserError as error:
+                return Certificate(None, "not_applicable", str(error))
+        if math.isinf(step.widest):
+            return Certificate(None, "not_applicable", "some tensor of the program has no bound")
+        return Certificate(
+            step.ok,
+            "measured",
+            f"{step.steps} steps, each from the same state on both sides: the difference from "
+            f"{step.against} is at most {step.of_bound:.2g} of what the error analysis allows",
+        )
+
     def _flights(self) -> tuple[list[ClosedLoop], dict[str, Certificate]]:
         """The plant's suite, if one fits: raw feedback on the bare network, which is how the
-        published figures were had; then the guarded step with the spec's feedback, which is how
+        published figures were had; then the guarded step, whose output is clamped, which is how
         it will fly; then a few flights with the emulated core in the loop."""
         if self.suite is None:
             return [], {}
-        suite = self.suite
-        episodes = self.asked.episodes
+        suite, episodes = self.suite, self.asked.episodes
         flown = []
         ways: tuple[tuple[Mode, Feedback], ...] = (("evaluate", "raw"), ("step", "clamped"))
         for mode, feedback in ways:
@@ -250,7 +291,12 @@ class _Bench:
                 fly = partial(closed_loop, suite, self.twin, mode, feedback, episodes, advance)
                 flown.append(
                     self._cached(
-                        f"fly-{feedback}", ClosedLoop, fly, episodes=episodes, suite=repr(suite)
+                        f"fly-{feedback}",
+                        ClosedLoop,
+                        fly,
+                        by=[_edition(self.twin)],
+                        episodes=episodes,
+                        suite=repr(suite),
                     )
                 )
         if self.core is None:
@@ -261,18 +307,33 @@ class _Bench:
                 "fly-emulated",
                 bool,
                 lambda: same_flights(suite, self.twin, core, _EMULATED_FLIGHTS, advance),
+                by=[_edition(self.twin), _edition(core)],
                 suite=repr(suite),
             )
         method = f"{_EMULATED_FLIGHTS} flights on {core.name} and host: every state of every step"
         return flown, {"emulated_flights_identical": Certificate(same, "measured", method)}
 
     def _cached(
-        self, stage: str, kind: type[T], compute: Callable[[], T], **more: object
+        self, stage: str, kind: type[T], compute: Callable[[], T], *, by: list[str], **more: object
     ) -> T:
-        inputs = {"artifact": self._digest, "host": self.twin.compiler, **more}
+        """The stage's result, kept for this very artifact, these tools and this numpy."""
+        inputs = {"artifact": self._digest, "by": [*by, *installed("numpy")], **more}
         return self.cache.get(stage, inputs, kind, compute)
 
     @cached_property
     def _digest(self) -> str:
         manifest = self.artifact.folder / "manifest.json"
         return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def _edition(runner: Runner) -> str:
+    """What a runner's answers depend on beside the artifact, in words."""
+    match runner:
+        case HostTwin():
+            return f"host, {runner.compiler}"
+        case UnicornCore():
+            tools = ", ".join(installed("unicorn", "capstone"))
+            return f"{runner.name}, {runner.image.compiler}, {tools}"
+        case QemuCore():
+            return f"{runner.name}, {runner.image.compiler}, {runner.version}"
+    raise TypeError(f"{runner.name}: a runner of unknown kind")

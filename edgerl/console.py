@@ -1,23 +1,29 @@
 """Console: how the command line shows progress and results to a person."""
 
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console as Screen
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from edgerl.stages import Advance
 
 if TYPE_CHECKING:
     from edgerl.diagnosis import Tool
+    from edgerl.evaluation import Evaluation
     from edgerl.inspection import Inspection
+    from edgerl.stages import Advance
     from edgerl.targets import Target
+    from edgerl.toolchain.report.model import Limit, Report
+
+Figure = tuple[str, str, str]  # name, value, and what the value is
 
 _WORTH_A_LINE_S = 1.0
+_GAP = 2
+# A file or a pipe has no width; give every cell room.
+_PIPED_WIDTH = 160
 
 
 class Console:
@@ -27,91 +33,67 @@ class Console:
         self.quiet = quiet
         self._out = Screen(highlight=False, soft_wrap=True)
         self._err = Screen(stderr=True, highlight=False, soft_wrap=True)
+        if not self._out.is_terminal:
+            self._out.width = _PIPED_WIDTH
 
     def say(self, text: str) -> None:
         """One remark."""
         if not self.quiet:
             self._err.print(f"  [dim]{escape(text)}[/dim]")
 
-    def stage(self, name: str) -> Iterator[Advance]:
-        """A stage with a bar while it runs, and a line after it if it took a second."""
+    def stage(self, name: str) -> "Iterator[Advance]":
+        """A stage with a bar while it runs, where that is a terminal, and a line after it if it
+        took a second."""
         if self.quiet:
             yield lambda done, of: None
             return
         begin = time.monotonic()
-        with Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            console=self._err,
-            transient=True,
-        ) as progress:
-            task = progress.add_task(name, total=None)
-            yield lambda done, of: progress.update(task, completed=done, total=of)
+        if self._err.is_terminal:
+            yield from self._bar(name)
+        else:
+            yield lambda done, of: None
         spent = time.monotonic() - begin
         if spent >= _WORTH_A_LINE_S:
             self._err.print(f"  [green]done[/green] {escape(name)} [dim]{spent:.1f} s[/dim]")
 
-    def report(self, data: Mapping[str, Any], folder: Path) -> None:
-        """The final table of a compile or check."""
-        measured = data["measured"]
-        policy, target = escape(data["policy"]["name"]), escape(data["target"])
-        table = Table(title=f"{policy} on {target}", box=None, title_justify="left", pad_edge=False)
-        for column, side in (("figure", "left"), ("value", "right"), ("", "left")):
-            table.add_column(column, justify=side)  # type: ignore[arg-type]  # literals above
-        spread = measured["instructions"]
-        if spread:
-            low, high = spread["min"], spread["max"]
-            value = f"{high:,}" if low == high else f"{low:,} to {high:,}"
-            table.add_row("instructions, _evaluate", value, "counted")
-            more = f"+{measured['step_overhead_instructions']:,}"
-            table.add_row("guard and saturation, _step", more, "counted")
-        if measured["cycles_model"]:
-            table.add_row("cycles, _evaluate", f"{measured['cycles_model']:,}", "modelled")
-        for name, key, word in (
-            ("flash", "flash_bytes", "linked"),
-            ("RAM", "ram_bytes", "state"),
-            ("stack, worst", "stack_bytes", "call graph"),
-        ):
-            if measured[key] is not None:
-                table.add_row(name, f"{measured[key]:,} B", word)
-        if data["parity"]:
-            parity = data["parity"]
-            where = ", ".join(parity["between"][1:])
-            verdict = "equal bits" if parity["bit_exact"] else "DIFFERENT"
-            table.add_row("parity", verdict, f"{parity['steps']:,} steps: {escape(where)}")
-        for key, name in (("examples", "error"), ("reference", "error")):
-            if data[key]:
-                error, against = data[key]["max_abs_error"], data[key]["against"]
-                table.add_row(name, f"{error:.2g}", f"against {escape(against)}")
-        flights = [data["closed_loop"], *data["closed_loop_also"]]
-        for flown in (f for f in flights if f):
-            metrics = flown["metrics"]
-            survival = f"{100 * metrics['survival']:.1f} %"
-            end = metrics.get("final_error_mean")
-            about = f"{flown['episodes']:,} flights, {escape(flown['on'])}"
-            table.add_row("survival", survival, about)
-            if end is not None:
-                table.add_row("final error", f"{100 * end:.1f} cm", "mean of the last second")
-        self._out.print(table)
-        limits = data["limits"]
-        missed = [limit for limit in limits if not limit["ok"]]
-        for limit in missed:
-            value = "not obtained" if limit["value"] is None else limit["value"]
+    def _bar(self, name: str) -> "Iterator[Advance]":
+        columns = TextColumn("  {task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()
+        with Progress(*columns, console=self._err, transient=True) as progress:
+            task = progress.add_task(escape(name), total=None)
+            yield lambda done, of: progress.update(task, completed=done, total=of)
+
+    def report(self, report: "Report", folder: Path) -> None:
+        """The figures of a compile or check, what was missed, and where the page is."""
+        self._figures(
+            f"{report.policy.name} on {report.target}",
+            [*_costs(report), *_comparisons(report), *_flights(report)],
+        )
+        self._verdict(report.limits)
+        if report.parity and report.parity.first_difference:
+            first = report.parity.first_difference
+            one, other = (f"{value:.9g}" for value in first.values)
             self._out.print(
-                f"[red]missed[/red] {escape(limit['name'])}: {value}, limit {escape(limit['limit'])}"
+                f"[red]first difference[/red] step {first.step}, {escape(first.tensor)}"
+                f"\\[{first.index}]: {one} and {other}"
             )
-        if data["parity"] and data["parity"]["first_difference"]:
-            first = data["parity"]["first_difference"]
-            self._out.print(
-                f"[red]first difference[/red] step {first['step']}, {escape(first['tensor'])}"
-                f"[{first['index']}]: {first['values'][0]!r} and {first['values'][1]!r}"
-            )
-        if limits and not missed:
-            self._out.print(f"[green]all {len(limits)} limits held[/green]")
-        for note in data["notes"]:
+        for note in report.notes:
             self.say(note)
-        self._out.print(f"{folder / 'report.html'}", markup=False)
+        if not report.checked:
+            self.say("not checked: add --check to prove it")
+        self._out.print(str(folder / "report.html"), markup=False)
+
+    def evaluation(self, evaluation: "Evaluation") -> None:
+        """The scores of a suite."""
+        flown = evaluation.flown
+        rows = []
+        for name, value in flown.metrics.items():
+            interval = flown.intervals.get(name)
+            low_high = [_metric(name, side) for side in interval] if interval else []
+            about = f"95 % interval {' to '.join(low_high)}" if low_high else ""
+            rows.append((name.replace("_", " "), _metric(name, value), about))
+        self._figures(f"{evaluation.policy} in {flown.suite}, {flown.on}", rows)
+        self._out.print(f"{flown.episodes:,} flights, {_seeds(flown.seeds)}")
+        self._verdict(evaluation.limits)
 
     def inspection(self, facts: "Inspection") -> None:
         """What a policy is."""
@@ -131,15 +113,21 @@ class Console:
             {
                 "target": row.name,
                 "core": row.core.name,
-                "FPU": "yes" if row.core.fpu else "no",
                 "flash": _size(row.application.size if row.application else None),
                 "RAM": _size(row.ram.size if row.ram else None),
-                "verified by": row.verified_by,
                 "about": row.about,
             }
             for row in rows
         ]
         self.rows("target", listed)
+
+    def explanation(self, facts: Mapping[str, str]) -> None:
+        """Names and texts; a long text continues below its beginning."""
+        margin = max(map(len, facts)) + _GAP
+        for name, text in facts.items():
+            lines = textwrap.wrap(text, self._room([margin - _GAP]), break_on_hyphens=False)
+            shown = f"\n{' ' * margin}".join(lines)
+            self._out.print(f"{name:{margin}}{shown}", markup=False)
 
     def diagnosis(self, rows: "Sequence[Tool]") -> None:
         """What doctor found."""
@@ -149,13 +137,104 @@ class Console:
             self._out.print(f"{mark} {escape(row.name)}: {escape(rest)}")
 
     def rows(self, title: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """A plain table of like rows."""
-        table = Table(box=None, pad_edge=False)
-        for column in rows[0] if rows else (title,):
-            table.add_column(str(column))
-        for row in rows:
-            table.add_row(*(escape(str(value)) for value in row.values()))
-        self._out.print(table)
+        """A plain table of like rows; a last cell too wide for the screen is cut, not wrapped."""
+        columns = list(rows[0]) if rows else [title]
+        cells = [[str(row[column]) for column in columns] for row in rows]
+        widths = [max(len(line[k]) for line in [columns, *cells]) for k in range(len(columns) - 1)]
+        room = self._room(widths)
+        for line in [columns, *cells]:
+            last = line[-1] if len(line[-1]) <= room else line[-1][: room - 1] + "…"
+            start = "".join(f"{cell:{w + _GAP}}" for cell, w in zip(line, widths, strict=False))
+            style = "bold" if line is columns else ""
+            self._out.print((start + last).rstrip(), markup=False, style=style)
+
+    def _figures(self, title: str, figures: Sequence[Figure]) -> None:
+        """A table of figures; what is said of one continues on lines of its own."""
+        self._out.print(title, markup=False, style="bold")
+        names, values = (max((len(f[k]) for f in figures), default=0) for k in (0, 1))
+        for name, value, about in figures:
+            first, *rest = textwrap.wrap(about, self._room([names, values])) or [""]
+            for n, v, text in [(name, value, first), *(("", "", line) for line in rest)]:
+                start = f"{n:{names}}{'':{_GAP}}{v:>{values}}{'':{_GAP}}"
+                line = (
+                    f"{escape(start)}[dim]{escape(text)}[/dim]" if text else escape(start.rstrip())
+                )
+                self._out.print(line)
+
+    def _room(self, widths: Sequence[int]) -> int:
+        """What columns of these widths leave on the screen for one more."""
+        return max(24, self._out.width - sum(widths) - _GAP * len(widths))
+
+    def _verdict(self, limits: "Sequence[Limit]") -> None:
+        from edgerl.toolchain.report.limits import limit_row
+
+        rows = [limit_row(limit) for limit in limits]
+        missed = [row for row in rows if not row.held]
+        for row in missed:
+            self._out.print(
+                f"[red]missed[/red] {escape(row.name)}: {escape(row.value)}, "
+                f"limit {escape(row.bound)}"
+            )
+        if rows and not missed:
+            self._out.print(f"[green]all {len(rows)} limits held[/green]")
+
+
+def _costs(report: "Report") -> Iterator[Figure]:
+    """What a step takes."""
+    measured = report.measured
+    if measured.instructions:
+        low, high = measured.instructions.min, measured.instructions.max
+        value = f"{high:,}" if low == high else f"{low:,} to {high:,}"
+        yield "instructions", value, "_evaluate, counted"
+    if measured.step_overhead_instructions is not None:
+        yield "guard", f"+{measured.step_overhead_instructions:,}", "instructions of _step, counted"
+    if measured.cycles_model is not None:
+        yield "cycles", f"{measured.cycles_model:,}", "_evaluate, modelled"
+    for name, size, about in (
+        ("flash", measured.flash_bytes, "code and constants, linked"),
+        ("RAM", measured.ram_bytes, "state and static data"),
+        ("stack", measured.stack_bytes, "worst path of the call graph"),
+    ):
+        if size is not None:
+            yield name, f"{size:,} B", about
+
+
+def _comparisons(report: "Report") -> Iterator[Figure]:
+    """What the program was held against."""
+    if report.parity:
+        verdict = "equal bits" if report.parity.bit_exact else "DIFFERENT"
+        runs = ", ".join(report.parity.between[1:])
+        yield "parity", verdict, f"{report.parity.steps:,} steps on {runs}"
+    for reference in (report.examples, report.reference):
+        if reference:
+            about = f"at most, against {reference.against}"
+            yield "error", f"{reference.max_abs_error:.2g}", about
+
+
+def _flights(report: "Report") -> Iterator[Figure]:
+    for flown in report.closed_loop:
+        about = f"{flown.episodes:,} flights, {flown.on}"
+        yield "survival", _metric("survival", flown.metrics["survival"]), about
+        end = flown.metrics.get("final_error_mean")
+        if end is not None:
+            yield "final error", _metric("final_error_mean", end), "mean of the last second"
+
+
+def _metric(name: str, value: float) -> str:
+    """A score with its unit: shares in per cent, lengths in cm, durations in steps."""
+    match name:
+        case "survival":
+            return f"{100.0 * value:.2f} %"
+        case "mean_length":
+            return f"{value:.1f} steps"
+        case _:
+            return f"{100.0 * value:.2f} cm"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if not seeds:
+        return "no seeds: nothing is drawn"
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
 def _size(size: int | None) -> str:

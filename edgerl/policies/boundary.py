@@ -12,10 +12,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgerl.errors import UserError
+from edgerl.policies.limits import MOST_AXES
 from edgerl.policies.names import shown
 from edgerl.policies.spec import PolicySpec
 
-MOST_AXES = 8
 MOST_ELEMENTS = 65536
 
 
@@ -48,15 +48,20 @@ def find(model: onnx.ModelProto, state_names: tuple[str, ...], where: str) -> Bo
     they stand in the order of `state_names`. Raises UserError naming the input or output
     that is dynamic, empty, of another type, or without a partner of its size.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [_port(v, "input", where) for v in model.graph.input if v.name not in weights]
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [_port(v, "input", where) for v in graph.input if v.name not in weights]
     if not inputs:
         raise UserError(f"{where}: the graph has no input")
     # Sizes are taken as declared: ONNX's shape inference allocates what a hostile file asks for.
     # Lowering computes them itself and compares.
-    outputs = [_port(v, "output", where) for v in model.graph.output]
+    outputs = [_port(v, "output", where) for v in graph.output]
     if not outputs:
         raise UserError(f"{where}: the graph has no output")
+    there = weights.union((v.name for v in graph.input), *(node.output for node in graph.node))
+    for port in outputs:
+        if port.name not in there:
+            raise UserError(f"{where}: output {shown(port.name)} is never computed")
     if len(inputs) != len(outputs):
         raise UserError(
             f"{where}: {len(inputs)} inputs and {len(outputs)} outputs; after the observation "
@@ -183,9 +188,6 @@ def canonical(
     inner = _without_clash(
         weights | computed | {port.name for port in inputs.values()}, taken, reserved
     )
-    lost = [port.name for port in outputs.values() if port.name not in inner]
-    if lost:
-        raise UserError(f"output {shown(lost[0])} is never computed")
 
     result = onnx.ModelProto(ir_version=model.ir_version, producer_name="edgerl")
     version = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))

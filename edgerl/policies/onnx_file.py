@@ -36,7 +36,7 @@ def parse(content: bytes, file_name: str, spec: PolicySpec | None = None) -> Pol
     boundary that every policy has. Raises UserError, in one line that names the file and the
     tensor, node or signal, when the file cannot be a policy or the spec does not fit it.
     """
-    where = file_name if file_name.isprintable() else shown(file_name)
+    where = _title(file_name)
     model = _parse(content, where)
     saved = _saved(model, where)
     spec = spec or saved.get("spec")
@@ -50,12 +50,19 @@ def parse(content: bytes, file_name: str, spec: PolicySpec | None = None) -> Pol
         spec, assumed = _with_states(spec, boundary)
     agree(spec, boundary, where)
     graph = canonical(model, boundary, tuple(state.name for state in spec.state))
-    provenance = saved.get("provenance") or {
+    if saved:
+        return Policy(graph, spec, saved["provenance"], saved["formats"], assumed)
+    provenance = {
         "source": "onnx",
         "producer": _plain(f"{model.producer_name} {model.producer_version}"),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    return Policy(graph, spec, provenance, saved.get("formats") or {}, assumed)
+    return Policy(graph, spec, provenance, assumed=assumed)
+
+
+def _title(file: str) -> str:
+    """A file's name for a message: as it is if it is short and plain."""
+    return file if file.isprintable() and len(file) <= 200 else shown(file)
 
 
 def _content(path: Path) -> bytes:
@@ -63,9 +70,11 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{_title(str(path))}: cannot be read ({error.strerror})") from error
     if len(content) > MOST_BYTES:
-        raise UserError(f"{path.name}: larger than {MOST_BYTES >> 20} MiB; no controller is")
+        raise UserError(
+            f"{_title(path.name)}: larger than {MOST_BYTES >> 20} MiB; no controller is"
+        )
     return content
 
 

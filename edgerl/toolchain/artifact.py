@@ -41,6 +41,7 @@ class Artifact:
 
     @property
     def name(self) -> str:
+        """The policy's name, which is also the C package's."""
         return self.manifest.policy.name
 
     @property

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,19 @@ from edgerl.targets import Target
 from edgerl.toolchain import golden as goldens
 from edgerl.toolchain import ir
 from edgerl.toolchain.artifact import Artifact, build_id, published, read_artifact, write_manifest
-from edgerl.toolchain.build import Compiler, HostTwin, Image, build_firmware, build_host
+from edgerl.toolchain.build import (
+    Compiler,
+    HostTwin,
+    Image,
+    build_firmware,
+    build_host,
+    require_stack,
+)
+from edgerl.toolchain.checks.measure import sizes
 from edgerl.toolchain.emit import Golden, Package, emit
 from edgerl.toolchain.golden import GoldenFile, Trace
+from edgerl.toolchain.manifest import CompilerEntry, Manifest, PolicyEntry
+from edgerl.toolchain.report.model import Measured
 from edgerl.toolchain.sbom import bill
 
 _COUNTED = 4  # inputs counted to choose a form: every input takes the same path
@@ -54,8 +64,8 @@ def choose_fused(
     modelled = {}
     for fused in (True, False):
         package = emit(policy, program, fused=fused, assembly=assembly)
-        with tempfile.TemporaryDirectory(prefix="edgerl-") as folder:
-            image = _firmware(package, target, compiler, Path(folder), "0" * 64, assembly)
+        with temporary_folder() as folder:
+            image = _firmware(package, target, compiler, folder, "0" * 64, assembly)
             modelled[fused] = _cycles(image, target, package.plan.observation_size)
     return modelled[True] <= modelled[False]
 
@@ -68,6 +78,14 @@ def _cycles(image: Image, target: Target, observation_size: int) -> int:
     return counted.cycles_model
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """An artifact, and what its image says without running it."""
+
+    artifact: Artifact
+    measured: Measured
+
+
 def compile_policy(
     policy: Policy,
     program: ir.Program,
@@ -75,51 +93,61 @@ def compile_policy(
     form: Form,
     compiler: Compiler,
     folder: Path,
-    say: Callable[[str], None] = lambda stage: None,
-) -> Artifact:
+) -> Compiled:
     """Emit, run once on the host for the golden bits, build, and publish to `folder`.
 
-    `say` is told each step's name. Raises UserError when the policy does not fit the target or
-    `folder` is in use, ToolError when a compiler is missing or fails.
+    Raises UserError when the policy does not fit the target or `folder` is in use, ToolError
+    when a compiler is missing or fails.
     """
-    say("emit")
-    draft = emit(policy, program, fused=form.fused, assembly=form.assembly)
-    with tempfile.TemporaryDirectory(prefix="edgerl-") as scratch:
-        twin = _host(draft, Path(scratch))
-        golden = _golden(policy, twin, draft.numerics)
-    package = emit(
-        policy,
-        program,
-        fused=form.fused,
-        assembly=form.assembly,
-        golden=_self_test(golden.evaluate),
-    )
-    say("build")
+    package, golden = emitted(policy, program, form)
+    portable = not form.assembly and not target.native
+    flags = (*compiler.core_flags, *compiler.flags, *([_portable(package)] if portable else []))
+    measured = Measured(state_bytes=package.state_bytes)
     with published(folder) as aside:
         (aside / "policy.onnx").write_bytes(policy.serialized())
         (aside / "golden.bin").write_bytes(goldens.serialize(golden))
         _write(package, aside / "src")
-        flags = [] if form.assembly or target.native else [f"-D{package.name.upper()}_PORTABLE"]
-        identity = build_id(
-            {
-                "policy.onnx": (aside / "policy.onnx").read_bytes(),
-                "golden.bin": (aside / "golden.bin").read_bytes(),
-                **{f"src/{n}": t.encode() for n, t in package.files.items()},
-                "target": target.model_dump_json().encode(),
-                "flags": json.dumps([*compiler.core_flags, *compiler.flags, *flags]).encode(),
-                "compiler": compiler.version.encode(),
-            }
-        )
+        identity = identify(aside, target, compiler.version, flags)
         if not target.native:
-            _firmware(package, target, compiler, aside, identity, form.assembly)
+            image = _firmware(package, target, compiler, aside, identity, form.assembly)
+            measured = sizes(image, package.state_bytes)
+            require_stack(image, target, measured.stack_bytes or 0)
         made = {
             p.relative_to(aside).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in sorted(aside.rglob("*"))
             if p.is_file()
         }
-        (aside / "sbom.cdx.json").write_text(bill(policy, identity, compiler.version, made))
-        write_manifest(aside, _facts(policy, program, package, target, form, compiler, identity))
-    return read_artifact(folder)
+        parts = bill(policy, identity, compiler.version, made)
+        (aside / "sbom.cdx.json").write_text(parts, encoding="utf-8", newline="\n")
+        entry = CompilerEntry(family=compiler.name, version=compiler.version, flags=flags)
+        write_manifest(aside, _manifest(policy, program, package, target, entry, identity))
+    return Compiled(read_artifact(folder), measured)
+
+
+def emitted(policy: Policy, program: ir.Program, form: Form) -> tuple[Package, GoldenFile]:
+    """The package of `program` with its self-test vectors, and the golden traces they are from.
+
+    Raises ToolError when no compiler for the host is installed, or it fails.
+    """
+    draft = emit(policy, program, fused=form.fused, assembly=form.assembly)
+    with temporary_folder() as scratch:
+        golden = _golden(policy, host_twin(draft, scratch), draft.numerics)
+    vectors = _self_test(golden.evaluate)
+    package = emit(policy, program, fused=form.fused, assembly=form.assembly, golden=vectors)
+    return package, golden
+
+
+def identify(folder: Path, target: Target, compiler_version: str, flags: tuple[str, ...]) -> str:
+    """The build_id of the sources in `folder` (DESIGN §3), compiled as the rest says."""
+    files = [folder / "policy.onnx", folder / "golden.bin", *sorted(folder.glob("src/*"))]
+    return build_id(
+        {
+            **{p.relative_to(folder).as_posix(): p.read_bytes() for p in files},
+            "target": target.model_dump_json().encode(),
+            "flags": json.dumps(flags).encode(),
+            "compiler": compiler_version.encode(),
+        }
+    )
 
 
 def rebuild(artifact: Artifact, target: Target, compiler: Compiler, folder: Path) -> Image:
@@ -130,9 +158,22 @@ def rebuild(artifact: Artifact, target: Target, compiler: Compiler, folder: Path
         target,
         compiler,
         folder,
-        build_id=str(artifact.manifest["build_id"]),
-        portable=not artifact.manifest["kernels"],
+        build_id=artifact.manifest.build_id,
+        portable=not artifact.manifest.kernels,
     )
+
+
+def host_twin(package: Package, folder: Path) -> HostTwin:
+    """The portable twin of `package`, built in `folder`."""
+    _write(package, folder / "src")
+    return build_host(folder / "src", package.name, folder)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for one build. Where a loaded library cannot be deleted (Windows) it may stay."""
+    with tempfile.TemporaryDirectory(prefix="edgerl-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _firmware(
@@ -150,9 +191,8 @@ def _firmware(
     )
 
 
-def _host(package: Package, folder: Path) -> HostTwin:
-    _write(package, folder / "src")
-    return build_host(folder / "src", package.name, folder)
+def _portable(package: Package) -> str:
+    return f"-D{package.name.upper()}_PORTABLE"
 
 
 def _write(package: Package, folder: Path) -> None:
@@ -179,37 +219,33 @@ def _self_test(trace: Trace) -> Golden:
     return Golden(trace.observations[first], actions.view(np.uint32))
 
 
-def _facts(
+def _manifest(
     policy: Policy,
     program: ir.Program,
     package: Package,
     target: Target,
-    form: Form,
-    compiler: Compiler,
+    compiler: CompilerEntry,
     identity: str,
-) -> dict[str, Any]:
-    return {
-        "policy": {
-            "name": policy.name,
-            "sha256": policy.sha256(),
-            "parameters": policy.parameters,
-            "macs": program.macs,
-            "licence": policy.spec.licence,
-            "provenance": policy.provenance,
-            "assumed": list(policy.assumed),
-        },
-        "spec": policy.spec.model_dump(mode="json"),
-        "target": target.model_dump(mode="json"),
-        "format": "f32",
-        "numerics": package.numerics,
-        "fused": form.fused,
-        "kernels": form.assembly,
-        "state_bytes": package.state_bytes,
-        "compiler": {
-            "family": compiler.name,
-            "version": compiler.version,
-            "flags": [*compiler.core_flags, *compiler.flags],
-        },
-        "build_id": identity,
-        "tools": {"edgerl": version("edgerl"), "onnx": version("onnx"), "numpy": version("numpy")},
-    }
+) -> Manifest:
+    return Manifest(
+        policy=PolicyEntry(
+            name=policy.name,
+            sha256=policy.sha256(),
+            parameters=policy.parameters,
+            macs=program.macs,
+            licence=policy.spec.licence,
+            provenance=policy.provenance,
+            assumed=policy.assumed,
+        ),
+        spec=policy.spec,
+        target=target,
+        format="f32",
+        numerics=package.numerics,
+        fused=package.fused,
+        kernels=package.assembly,
+        state_bytes=package.state_bytes,
+        compiler=compiler,
+        build_id=identity,
+        tools={name: version(name) for name in ("edgerl", "onnx", "numpy")},
+        files={},
+    )

@@ -104,14 +104,15 @@ def inputs(policy: Policy, mode: Mode) -> tuple[Floats, npt.NDArray[np.bool_]]:
 
 
 def _sequence(spec: PolicySpec, length: int, rng: np.random.Generator) -> Floats:
-    """A stretch of plausible observations: noise around a slow random walk inside the ranges,
-    so that a recurrent state settles somewhere else each time."""
+    """A stretch of plausible observations: noise around a random centre inside the ranges, so
+    that a recurrent state settles somewhere else each time."""
     ranges = np.array(spec.observation_ranges())
-    low, high = np.maximum(ranges[:, 0], -_WIDE), np.minimum(ranges[:, 1], _WIDE)
-    low, high = np.minimum(low, high), np.maximum(low, high)
+    nearest = np.clip(0.0, ranges[:, 0], ranges[:, 1])
+    low, high = (np.clip(nearest + side, ranges[:, 0], ranges[:, 1]) for side in (-_WIDE, _WIDE))
     centre = low + (high - low) * rng.random(len(low))
     noise = rng.standard_normal((length, len(low))) * (high - low) * rng.choice([0.02, 0.2, 0.6])
-    return np.clip(centre + noise, ranges[:, 0], ranges[:, 1]).astype(np.float32)
+    values: Floats = np.clip(centre + noise, ranges[:, 0], ranges[:, 1]).astype(np.float32)
+    return values
 
 
 def _with_faults(observations: Floats, rng: np.random.Generator) -> Floats:
@@ -127,7 +128,7 @@ def _with_faults(observations: Floats, rng: np.random.Generator) -> Floats:
 def serialize(golden: GoldenFile) -> bytes:
     """The bytes of golden.bin."""
     first = golden.traces[0]
-    named = [(t.mode, t) for t in golden.traces]
+    named: list[tuple[str, Trace]] = [(t.mode, t) for t in golden.traces]
     if golden.published is not None:
         named.append(("published", golden.published))
     header = json.dumps(

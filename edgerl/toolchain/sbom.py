@@ -17,7 +17,9 @@ def bill(policy: Policy, build_id: str, compiler: str, files: Mapping[str, str])
     """
     name = policy.name
     licence = [{"license": {"name": policy.spec.licence}}] if policy.spec.licence else []
-    serial = f"{build_id[:8]}-{build_id[8:12]}-5{build_id[13:16]}-8{build_id[17:20]}-{build_id[20:32]}"
+    serial = (
+        f"{build_id[:8]}-{build_id[8:12]}-5{build_id[13:16]}-8{build_id[17:20]}-{build_id[20:32]}"
+    )
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",

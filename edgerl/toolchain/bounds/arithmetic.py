@@ -11,7 +11,7 @@ the partial sums' sizes; in any order it is gamma_n times the sum of the terms' 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,14 +23,16 @@ from edgerl.toolchain.bounds.enclosure import (
     SLACK,
     TINY,
     UNIT,
+    Bounds,
     Doubles,
     Enclosure,
     added,
+    exactly,
     gamma,
     hull,
     multiplied,
+    multiplied_and_added,
     product,
-    rounded,
     settled,
 )
 from edgerl.toolchain.ir import Activation, Gru, Lstm, Matrix, Vector
@@ -88,41 +90,37 @@ class Emitted:
         """The bias (two of them added and rounded beforehand), then sources in order, then
         columns in order."""
         terms = _Terms.of(biases, sources)
-        low, high, rounded_sizes = terms.bias, terms.bias, np.zeros(1)
+        low, high, partial = terms.bias, terms.bias, np.zeros(1)
         for w, x in sources:
             for column, weights in enumerate(w.T):
                 at_low = weights * x.low[..., column, np.newaxis]
                 at_high = weights * x.high[..., column, np.newaxis]
                 low = low + np.minimum(at_low, at_high)
                 high = high + np.maximum(at_low, at_high)
-                rounded_sizes = rounded_sizes + np.maximum(np.abs(low), np.abs(high))
-        lost = SLACK * terms.sizes
-        rounded_sizes = rounded_sizes + terms.count * lost
+                partial = partial + np.maximum(np.abs(low), np.abs(high))
+        partial = partial + terms.count * SLACK * terms.sizes
         if not self.fused:
-            rounded_sizes = rounded_sizes + terms.sizes
+            partial = partial + terms.sizes
         if len(biases) > 1:
-            rounded_sizes = rounded_sizes + np.abs(terms.bias)
+            partial = partial + np.abs(terms.bias)
         # An error made on the way grows by gamma_n at most until the end.
         growth = 1.0 + gamma(terms.count + 2)
-        error = growth * (terms.inherited + UNIT * rounded_sizes + terms.count * TINY) + lost
-        return terms.summed(low, high, error)
+        return terms.summed(growth * (terms.inherited + UNIT * partial + terms.count * TINY))
 
     def multiply_add(self, start: Enclosure, a: Enclosure, b: Enclosure) -> Enclosure:
         """One rounding, or two."""
-        if not self.fused:
-            return added(start, multiplied(a, b))
-        low, high, inherited = product(a, b)
-        return rounded(start.low + low, start.high + high, start.error + inherited)
+        return multiplied_and_added(start, a, b) if self.fused else added(start, multiplied(a, b))
 
     def activated(self, activation: Activation, x: Enclosure, alpha: float = 1.0) -> Enclosure:
         """By table or polynomial. What goes through the tanh table stays in [-1, 1]."""
         result = _activated(activation, x, alpha, accuracy.emitted(activation, alpha))
-        if activation in ("tanh", "sigmoid", "hard_sigmoid"):
-            return result.reaching(1.0)
+        if activation == "tanh":
+            return result.computed_within(-1.0, 1.0)
+        if activation in ("sigmoid", "hard_sigmoid"):
+            return result.computed_within(0.0, 1.0)
         if activation == "exp":
-            beyond = x.widened[1] > EXPONENTIAL_LIMIT
-            error = np.where(beyond, np.inf, result.error)
-            return settled(result.low, result.high, error, result.reach)
+            saturates = x.both[1] > EXPONENTIAL_LIMIT
+            return replace(result, error=np.where(saturates, np.inf, result.error))
         return result
 
     def _gate(self, biases: Sequence[Vector], sources: Sources) -> Enclosure:
@@ -144,10 +142,11 @@ class Emitted:
         r = self._gate([br, cr], [(wr, x), (ur, h)])
         half = past.halved()
         inner = self.multiply_add(added(present, half), r, half)
-        n = self.activated("tanh", inner.within(*_gated_sum(present, _as_gate(r), past)))
+        n = self.activated("tanh", inner.within(*_gated_sum(present, _gate_of(r), past)))
         z = self._gate([bz, cz], [(wz, x), (uz, h)])
         twice = self.multiply_add(added(h, n), z, added(h, n.negated()))
-        return twice.halved().within(*hull(h, n)).reaching(_power_of_two(h.reach, 1.0))
+        most = _power_of_two(h.reach, 1.0)
+        return twice.halved().within(*hull(h, n)).computed_within(-most, most)
 
     def lstm(
         self, op: Lstm, x: Enclosure, h: Enclosure, c: Enclosure
@@ -164,14 +163,13 @@ class Emitted:
         g = self.activated("tanh", self.total(*sums[2]))
         new = self.multiply_add(g, i, g)
         twice = added(self.multiply_add(c, f, c), new)
-        low, high, _ = product(_as_gate(i), g)
-        new_exactly = settled(low, high, new.error, new.reach)
-        cell = twice.halved().within(*_gated_sum(new_exactly, _as_gate(f), c))
-        cell = cell.reaching(_power_of_two(c.reach, _CELL_LIMIT))
+        new = new.halved().within(*product(_gate_of(i), (g.low, g.high)))
+        most = _power_of_two(c.reach, _CELL_LIMIT)
+        cell = twice.halved().within(*_gated_sum(new, _gate_of(f), c)).computed_within(-most, most)
         squashed = self.activated("tanh", cell)
         output = self.multiply_add(squashed, o, squashed).halved()
-        low, high, _ = product(_as_gate(o), squashed)
-        return output.within(low, high).reaching(1.0), cell
+        output = output.within(*product(_gate_of(o), (squashed.low, squashed.high)))
+        return output.computed_within(-1.0, 1.0), cell
 
     @property
     def exponential(self) -> Accuracy:
@@ -193,14 +191,9 @@ class AnyOrder:
     def total(self, biases: Sequence[Vector], sources: Sources) -> Enclosure:
         """Terms in any order, fused or not."""
         terms = _Terms.of(biases, sources)
-        low, high = terms.bias, terms.bias
-        for w, x in sources:
-            rising, falling = np.maximum(w, 0.0).T, np.minimum(w, 0.0).T
-            low = low + (x.low @ rising + x.high @ falling)
-            high = high + (x.high @ rising + x.low @ falling)
         roundings = terms.count + len(biases) + self.spare_roundings
         own = gamma(roundings) * (terms.sizes + terms.inherited) + roundings * TINY
-        return terms.summed(low, high, terms.inherited + own + SLACK * terms.sizes)
+        return terms.summed(terms.inherited + own)
 
     def multiply_add(self, start: Enclosure, a: Enclosure, b: Enclosure) -> Enclosure:
         """Two roundings; a fused one makes less."""
@@ -210,23 +203,31 @@ class AnyOrder:
         """By the library's own function."""
         return _activated(activation, x, alpha, accuracy.onnxruntime(activation, alpha))
 
+    def _squashed(self, activation: Activation, x: Enclosure) -> Enclosure:
+        """Tanh or sigmoid inside a cell."""
+        return _activated(activation, x, 1.0, accuracy.onnxruntime_cell(activation))
+
     def gru(self, op: Gru, x: Enclosure, h: Enclosure) -> Enclosure:
         """h' = (1 - z) n + z h or h' = n + z (h - n), whichever loses more."""
         wr, wz, wn, br, bz, bn = *np.split(op.w_input, 3), *np.split(op.b_input, 3)
         ur, uz, un, cr, cz, cn = *np.split(op.w_hidden, 3), *np.split(op.b_hidden, 3)
         past = self.total([cn], [(un, h)])
         present = self.total([bn], [(wn, x)])
-        r = self.activated("sigmoid", self.total([br, cr], [(wr, x), (ur, h)]))
-        z = self.activated("sigmoid", self.total([bz, cz], [(wz, x), (uz, h)]))
+        r = self._squashed("sigmoid", self.total([br, cr], [(wr, x), (ur, h)]))
+        z = self._squashed("sigmoid", self.total([bz, cz], [(wz, x), (uz, h)]))
         inner = self.multiply_add(present, r, past)
-        n = self.activated("tanh", inner.within(*_gated_sum(present, r, past)))
-        one = np.ones_like(z.low)
-        rest = rounded(one - z.high, one - z.low, z.error)
+        n = self._squashed("tanh", inner.within(*_gated_sum(present, (r.low, r.high), past)))
+        rest = added(exactly(1.0, 1.0), z.negated())
         mixed = added(multiplied(rest, n), multiplied(z, h))
         moved = added(n, multiplied(z, added(h, n.negated())))
-        error = np.maximum(mixed.error, moved.error)
-        reach = np.maximum(mixed.reach, moved.reach)
-        return settled(mixed.low, mixed.high, error, reach).within(*hull(h, n))
+        either = settled(
+            np.maximum(mixed.low, moved.low),
+            np.minimum(mixed.high, moved.high),
+            np.maximum(mixed.error, moved.error),
+            np.minimum(mixed.least, moved.least),
+            np.maximum(mixed.most, moved.most),
+        )
+        return either.within(*hull(h, n))
 
     def lstm(
         self, op: Lstm, x: Enclosure, h: Enclosure, c: Enclosure
@@ -234,9 +235,9 @@ class AnyOrder:
         """c' = f c + i g, h' = o tanh c'."""
         parts = (np.split(a, 4) for a in (op.bias, op.w_input, op.w_hidden))
         sums = [self.total([bias], [(w, x), (u, h)]) for bias, w, u in zip(*parts, strict=True)]
-        i, f, o = (self.activated("sigmoid", sums[k]) for k in (0, 1, 3))
-        cell = added(multiplied(f, c), multiplied(i, self.activated("tanh", sums[2])))
-        return multiplied(o, self.activated("tanh", cell)), cell
+        i, f, o = (self._squashed("sigmoid", sums[k]) for k in (0, 1, 3))
+        cell = added(multiplied(f, c), multiplied(i, self._squashed("tanh", sums[2])))
+        return multiplied(o, self._squashed("tanh", cell)), cell
 
     @property
     def exponential(self) -> Accuracy:
@@ -246,67 +247,87 @@ class AnyOrder:
 
 @dataclass(frozen=True)
 class _Terms:
-    """What all orders of a sum share: bias [rows], how many products a row has, and by row the
-    error that the operands bring and the sum of the terms' sizes as computed."""
+    """What all orders of a sum share: the number of products in a row; by row the bias, the
+    exact bounds, those of the sum of the operands as computed, the error that they bring, and
+    the sum of all their sizes."""
 
-    bias: Doubles
     count: int
+    bias: Doubles
+    exact: Bounds
+    computed: Bounds
     inherited: Doubles
     sizes: Doubles
 
     @staticmethod
     def of(biases: Sequence[Vector], sources: Sources) -> "_Terms":
         """The terms of biases and products W @ x."""
-        exact_biases = [b.astype(np.float64) for b in biases]
-        inherited: Doubles = np.zeros(1)
-        sizes: Doubles = np.sum(np.abs(exact_biases), axis=0)
+        parts = [b.astype(np.float64) for b in biases]
+        bias: Doubles = np.sum(parts, axis=0)
+        sizes: Doubles = np.sum(np.abs(parts), axis=0)
+        low, high, least, most, inherited = bias, bias, bias, bias, np.zeros(1)
         for w, x in sources:
             # A zero weight on an unbounded value is undefined here, as it is NaN in C.
-            weights = np.abs(w.astype(np.float64)).T
-            inherited = inherited + x.error @ weights
-            sizes = sizes + np.maximum(x.reach, x.size) @ weights
+            rising, falling = (f(w.astype(np.float64), 0.0).T for f in (np.maximum, np.minimum))
+            low = low + (x.low @ rising + x.high @ falling)
+            high = high + (x.high @ rising + x.low @ falling)
+            least = least + (x.least @ rising + x.most @ falling)
+            most = most + (x.most @ rising + x.least @ falling)
+            inherited = inherited + x.error @ (rising - falling)
+            sizes = sizes + np.maximum(x.reach, x.size) @ (rising - falling)
         return _Terms(
-            bias=np.sum(exact_biases, axis=0),
             count=sum(w.shape[1] for w, _ in sources),
+            bias=bias,
+            exact=(low, high),
+            computed=(least, most),
             inherited=inherited * (1.0 + SLACK),
             sizes=sizes * (1.0 + SLACK),
         )
 
-    def summed(self, low: Doubles, high: Doubles, error: Doubles) -> Enclosure:
-        """The sum with these exact bounds and this error, unbounded where a partial sum may
-        overflow."""
+    def summed(self, error: Doubles) -> Enclosure:
+        """The sum, computed with this error in all, unbounded where a partial sum may overflow."""
         lost = SLACK * self.sizes
-        reach = np.maximum(np.abs(low), np.abs(high)) + lost + error
-        fits = self.sizes + error <= LARGEST
-        return settled(low - lost, high + lost, error, np.where(fits, reach, np.inf))
+        own = gamma(self.count + 2) * self.sizes + self.count * TINY
+        fits = self.sizes + own <= LARGEST
+        return settled(
+            self.exact[0] - lost,
+            self.exact[1] + lost,
+            error + lost,
+            np.where(fits, self.computed[0] - own - lost, -np.inf),
+            np.where(fits, self.computed[1] + own + lost, np.inf),
+        )
 
 
 def _activated(activation: Activation, x: Enclosure, alpha: float, own: Accuracy) -> Enclosure:
     """The exact image, and the error of the argument carried over plus the function's own."""
     low, high = shapes.image(activation, x.low, x.high, alpha)
-    lowest, highest = shapes.image(activation, *x.widened, alpha)
-    carried = shapes.slope(activation, *x.widened, alpha) * x.error
+    least, most = shapes.image(activation, x.least, x.most, alpha)
+    carried = shapes.slope(activation, *x.both, alpha) * x.error
     if activation == "sqrt":  # infinitely steep at zero, but no farther than the root
         carried = np.minimum(carried, np.sqrt(x.error))
-        carried = np.where(x.widened[0] < 0.0, np.inf, carried)
-    # Two values of a bounded function are no farther apart than its range is wide.
-    carried = np.where(np.isfinite(x.error), np.minimum(carried, highest - lowest), np.inf)
-    size = np.maximum(np.abs(lowest), np.abs(highest))
-    made = own.at(np.minimum(x.reach, LARGEST), size) + TINY
-    error = np.where(np.isfinite(x.reach), carried + made, np.inf)
-    return settled(low, high, error, size + made)
+        least = np.where(x.least < 0.0, np.nan, least)
+    # Two values of a function are no farther apart than all its values there.
+    carried = np.fmin(carried, np.maximum(high, most) - np.minimum(low, least))
+    made = own.at(x.reach, np.maximum(np.abs(least), np.abs(most))) + TINY
+    fits = np.isfinite(x.reach) & np.isfinite(made)
+    return settled(
+        low,
+        high,
+        np.where(fits, carried + made, np.inf),
+        np.where(fits, least - made, -np.inf),
+        np.where(fits, most + made, np.inf),
+    )
 
 
-def _as_gate(t: Enclosure) -> Enclosure:
-    """The exact gate 1/2 + 1/2 t."""
-    return settled(0.5 + 0.5 * t.low, 0.5 + 0.5 * t.high, 0.5 * t.error, np.ones_like(t.reach))
+def _gate_of(t: Enclosure) -> Bounds:
+    """Exact bounds of the gate 1/2 + 1/2 t."""
+    return 0.5 + 0.5 * t.low, 0.5 + 0.5 * t.high
 
 
-def _gated_sum(present: Enclosure, gate: Enclosure, past: Enclosure) -> tuple[Doubles, Doubles]:
-    """Exact bounds of present + gate * past."""
-    low, high, _ = product(gate, past)
-    lost = SLACK * (present.size + past.size)
-    return present.low + low - lost, present.high + high + lost
+def _gated_sum(start: Enclosure, gate: Bounds, past: Enclosure) -> Bounds:
+    """Exact bounds of start + gate * past."""
+    low, high = product(gate, (past.low, past.high))
+    lost = SLACK * (start.size + past.size)
+    return start.low + low - lost, start.high + high + lost
 
 
 def _power_of_two(values: Doubles, least: float) -> Doubles:

@@ -118,8 +118,10 @@ def settled(
     low = np.where(np.isnan(low) | (low < -LARGEST), -np.inf, low)
     high = np.where(np.isnan(high) | (high > LARGEST), np.inf, high)
     error = np.where(np.isnan(error), np.inf, error)
+    # What was computed without error needs no room for the roundings of the analysis.
+    room = np.where(error > 0.0, error + SLACK * np.maximum(np.abs(low), np.abs(high)), 0.0)
     # fmax and fmin pass over what is undefined.
-    least, most = np.fmax(least, low - error), np.fmin(most, high + error)
+    least, most = np.fmax(least, low - room), np.fmin(most, high + room)
     lost = ~(np.maximum(np.abs(least), np.abs(most)) <= LARGEST)
     return Enclosure(
         low,
@@ -174,9 +176,7 @@ def products(a: Enclosure, b: Enclosure) -> tuple[Bounds, Doubles, Bounds]:
     the operands bring."""
     exact = product((a.low, a.high), (b.low, b.high))
     # One of the two factors moves first, so that the other is exact or computed.
-    inherited = np.fmin(
-        a.size * b.error + b.reach * a.error, b.size * a.error + a.reach * b.error
-    )
+    inherited = np.fmin(a.size * b.error + b.reach * a.error, b.size * a.error + a.reach * b.error)
     return exact, inherited, product((a.least, a.most), (b.least, b.most))
 
 

@@ -1,6 +1,7 @@
 """Propagation: enclosures through the operations of a Program, and the states that it keeps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,15 +11,16 @@ from edgerl.toolchain.bounds.enclosure import (
     SLACK,
     TINY,
     UNIT,
+    Bounds,
     Doubles,
     Enclosure,
     divided,
     exactly,
     gamma,
-    joined,
     multiplied,
     rounded,
     settled,
+    side_by_side,
 )
 from edgerl.toolchain.ir import (
     Activate,
@@ -104,7 +106,7 @@ def _perform(operation: Operation, tensors: dict[str, Enclosure], arithmetic: Ar
         case Gather(names, picks, y):
             parts = [tensors[name] for name in names]
             starts = np.cumsum([0, *(part.low.shape[-1] for part in parts)])
-            tensors[y] = joined(parts).take([int(starts[k]) + j for k, j in picks])
+            tensors[y] = side_by_side(parts).take([int(starts[k]) + j for k, j in picks])
         case Softmax(x, y):
             tensors[y] = _softmax(tensors[x], arithmetic)
         case LayerNorm(x, scale, bias, epsilon, y):
@@ -123,17 +125,18 @@ def _binary(kind: str, a: Enclosure, b: Enclosure) -> Enclosure:
         pick(a.low, b.low),
         pick(a.high, b.high),
         np.maximum(a.error, b.error),
-        np.maximum(a.reach, b.reach),
+        pick(a.least, b.least),
+        pick(a.most, b.most),
     )
 
 
 def _clipped(x: Enclosure, low: Doubles, high: Doubles) -> Enclosure:
-    """Limits never lengthen a distance."""
-    below, above = (np.minimum(np.maximum(v, low), high) for v in (x.low, x.high))
-    least, most = (np.minimum(np.maximum(v, low), high) for v in x.widened)
-    reach = np.maximum(np.abs(least), np.abs(most))
-    error = np.where(np.isfinite(x.error), np.minimum(x.error, high - low), np.inf)
-    return settled(below, above, error, reach)
+    """Limits never lengthen a distance. They are no help to what may have overflown."""
+    below, above, least, most = (
+        np.minimum(np.maximum(v, low), high) for v in (x.low, x.high, x.least, x.most)
+    )
+    limited = settled(below, above, np.minimum(x.error, high - low), least, most)
+    return replace(limited, error=np.where(np.isfinite(x.reach), limited.error, np.inf))
 
 
 def _softmax(x: Enclosure, arithmetic: Arithmetic) -> Enclosure:
@@ -157,11 +160,16 @@ def _softmax(x: Enclosure, arithmetic: Arithmetic) -> Enclosure:
     spread = np.minimum(x.high.max(axis=-1) - x.low.min(axis=-1), 100.0)[..., np.newaxis]
     exponents = x.error.max(axis=-1)[..., np.newaxis] + UNIT * (spread + 1.0)
     relative = np.expm1(2.0 * exponents + 2.1 * exponential.value + gamma(columns + 2))
+    error = high * relative + 2.0 * columns * exponential.absolute + TINY
     # No share, exact or computed, is negative or more than the whole.
-    error = np.minimum(high * relative + 2.0 * columns * exponential.absolute + TINY, 1.0)
     fits = np.isfinite(x.reach.max(axis=-1))[..., np.newaxis]
+    none, whole = np.zeros_like(low), np.ones_like(high)
     return settled(
-        low * (1.0 - SLACK), high * (1.0 + SLACK), np.where(fits, error, np.inf), high + error
+        low * (1.0 - SLACK),
+        np.minimum(high * (1.0 + SLACK), 1.0),
+        np.where(fits, np.fmin(error, 1.0), np.inf),
+        np.where(fits, none, -np.inf),
+        np.where(fits, whole, np.inf),
     )
 
 
@@ -173,28 +181,41 @@ def _normalised(x: Enclosure, epsilon: float, arithmetic: Arithmetic) -> Enclosu
     root mean square) / s. A relative error e of the variance changes it by sqrt(n) e / 2.
     """
     n = x.low.shape[-1]
-    low = x.low - (x.high.sum(axis=-1, keepdims=True) - x.high + x.low) / n
-    high = x.high - (x.low.sum(axis=-1, keepdims=True) - x.low + x.high) / n
-    sizes = x.reach.mean(axis=-1, keepdims=True)
+    sizes = np.maximum(x.reach, x.size).mean(axis=-1, keepdims=True)
     inherited = x.error + x.error.mean(axis=-1, keepdims=True) + gamma(n) * sizes
-    centred = rounded(low - SLACK * sizes, high + SLACK * sizes, inherited)
+    own = gamma(n) * sizes
+    low, high = _centred(x.low, x.high)
+    least, most = _centred(x.least, x.most)
+    lost = SLACK * sizes
+    centred = rounded((low - lost, high + lost), inherited, (least - own - lost, most + own + lost))
     nearest = np.maximum(np.maximum(centred.low, -centred.high), 0.0)
-    least = np.sqrt(epsilon * (1.0 - SLACK) + (nearest**2).mean(axis=-1, keepdims=True))
+    squares = epsilon + (nearest**2).mean(axis=-1, keepdims=True)
+    spread = np.sqrt(squares * (1.0 - SLACK))
     drift = np.sqrt((centred.error**2).mean(axis=-1, keepdims=True))
-    most = np.minimum(np.sqrt(n), centred.size / least)
-    error = (centred.error + np.sqrt(n) * drift) / least
+    largest = np.minimum(np.sqrt(n), centred.size / spread)
+    error = (centred.error + np.sqrt(n) * drift) / spread
     error = error + np.sqrt(n) * gamma(n + _ROOT_ROUNDINGS)
+    fits = (n * (centred.reach**2).max(axis=-1, keepdims=True) <= LARGEST) & (spread > 0.0)
+    # Computed quotients share a computed spread that is the root mean square of their dividends.
+    limit = np.where(fits, 1.001 * np.sqrt(n), np.inf)
     if arithmetic.variance_cancels:
-        # Mean square minus squared mean, either of them rounded, must not eat up the variance.
-        squares = 2.0 * gamma(n + 3) * (x.reach**2).mean(axis=-1, keepdims=True) / least**2
-        error = np.where(squares < 0.5, error + np.sqrt(2.0 * n) * squares, np.inf)
-    else:
-        # The computed quotient is one of computed differences: at most sqrt(n), but for rounding.
-        error = np.where(least > 0.0, np.minimum(error, most + 1.001 * np.sqrt(n)), np.inf)
-    fits = n * (centred.reach**2).max(axis=-1, keepdims=True) <= LARGEST
+        # A mean square minus a squared mean, either of them rounded, may eat up the variance.
+        eaten = 2.0 * gamma(n + 3) * (x.reach**2).mean(axis=-1, keepdims=True) / spread**2
+        error = np.where(eaten < 0.5, error + np.sqrt(2.0 * n) * eaten, np.inf)
+        limit = np.full_like(limit, np.inf)
     return settled(
-        np.maximum(np.where(centred.low < 0.0, centred.low / least, 0.0), -most),
-        np.minimum(np.where(centred.high > 0.0, centred.high / least, 0.0), most),
-        np.where(fits, error, np.inf),
-        most + error,
+        np.maximum(np.where(centred.low < 0.0, centred.low / spread, 0.0), -largest),
+        np.minimum(np.where(centred.high > 0.0, centred.high / spread, 0.0), largest),
+        np.fmin(error, largest + limit),
+        np.broadcast_to(-limit, error.shape),
+        np.broadcast_to(limit, error.shape),
+    )
+
+
+def _centred(low: Doubles, high: Doubles) -> Bounds:
+    """Bounds of every element minus the mean of all."""
+    n = low.shape[-1]
+    return (
+        low - (high.sum(axis=-1, keepdims=True) - high + low) / n,
+        high - (low.sum(axis=-1, keepdims=True) - low + high) / n,
     )

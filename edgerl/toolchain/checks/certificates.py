@@ -1,10 +1,14 @@
 """Certificates: statements about the program, each with how it is known."""
 
+from edgerl.toolchain.artifact import Artifact
 from edgerl.toolchain.build import Image, footprint, worst_stack
+from edgerl.toolchain.compiling import identify
+from edgerl.toolchain.emulators import UnicornCore
+from edgerl.toolchain.emulators.requests import greeting_replies, greeting_requests
 from edgerl.toolchain.report.model import Certificate, Measured
 
 
-def certificates(image: Image, measured: Measured, identical_rebuild: bool | None) -> dict[str, Certificate]:
+def certificates(image: Image, measured: Measured) -> dict[str, Certificate]:
     """What can be said of a linked image and of its counted runs."""
     cost = footprint(image)
     stack = worst_stack(image, f"{image.name}_step")
@@ -40,8 +44,35 @@ def certificates(image: Image, measured: Measured, identical_rebuild: bool | Non
             "measured",
             f"painting found {measured.stack_painted_bytes} B used",
         )
-    if identical_rebuild is not None:
+    return certified
+
+
+def of_firmware(artifact: Artifact, rebuilt: Image, core: UnicornCore) -> dict[str, Certificate]:
+    """Whether the shipped firmware is what its artifact says: it runs on `core` from reset, and
+    `rebuilt` was built from the artifact's own sources.
+
+    Another version of the compiler may well give other bytes, so then nothing is said of them.
+    """
+    manifest = artifact.manifest
+    stated, self_test = greeting_replies(core.run_main(greeting_requests()))
+    sources = identify(
+        artifact.folder, manifest.target, manifest.compiler.version, manifest.compiler.flags
+    )
+    certified = {
+        "build_id": Certificate(
+            stated == sources == manifest.build_id,
+            "measured",
+            f"the running firmware states {stated[:12]}…, its sources give {sources[:12]}…, the "
+            f"manifest has {manifest.build_id[:12]}…",
+        ),
+        "self_test": Certificate(
+            self_test == 0, "measured", f"called on {core.name}; status {self_test}"
+        ),
+    }
+    if rebuilt.compiler == manifest.compiler.version:
         certified["reproducible"] = Certificate(
-            identical_rebuild, "measured", "built again from src/: the same bytes"
+            rebuilt.elf.read_bytes() == core.image.elf.read_bytes(),
+            "measured",
+            "built again from src/: the same bytes",
         )
     return certified

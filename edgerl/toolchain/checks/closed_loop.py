@@ -16,20 +16,40 @@ from edgerl.toolchain.report.model import ClosedLoop
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
-_QUADROTOR = (
+_Signals = tuple[tuple[str, int], ...]
+_OBSERVATION: _Signals = (
     ("position_error", 3),
     ("rotation_matrix", 9),
     ("linear_velocity", 3),
     ("angular_velocity", 3),
     ("previous_action", 4),
 )
+_ACTION: _Signals = (("motor", 4),)
 
 
 def suite_for(spec: PolicySpec) -> Suite | None:
     """The suite that a policy with these signals can be flown in, or None where none fits."""
+    return Hover() if _signals(spec) == (_OBSERVATION, _ACTION) else None
+
+
+def require_suited(spec: PolicySpec, suite: Suite) -> None:
+    """UserError, naming the signals, when a policy with `spec` cannot fly `suite`."""
+    signals = zip(("observation", "action"), _signals(spec), (_OBSERVATION, _ACTION), strict=True)
+    for kind, has, needs in signals:
+        if has != needs:
+            raise UserError(
+                f"policy {spec.name} cannot fly suite {suite.name}: its {kind} is {_listed(has)}; "
+                f"the plant {suite.plant} has {_listed(needs)}"
+            )
+
+
+def _signals(spec: PolicySpec) -> tuple[_Signals, _Signals]:
     observation = tuple((s.name, s.size) for s in spec.observation)
-    action = tuple((s.name, s.size) for s in spec.action)
-    return Hover() if observation == _QUADROTOR and action == (("motor", 4),) else None
+    return observation, tuple((s.name, s.size) for s in spec.action)
+
+
+def _listed(signals: _Signals) -> str:
+    return ", ".join(f"{name} ({size})" for name, size in signals)
 
 
 def stepper(runner: BatchRunner, mode: Mode) -> Callable[[Floats], Floats]:

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from edgerl.policies import Policy
 from edgerl.toolchain.build import Footprint, Image, footprint, worst_stack
 from edgerl.toolchain.emit import Plan, describe
+from edgerl.toolchain.emit.plan import VectorStep
 from edgerl.toolchain.emulators import UnicornCore, count
 from edgerl.toolchain.emulators.painting import painted_stack
 from edgerl.toolchain.golden import GoldenFile
@@ -42,7 +43,7 @@ def sizes(image: Image, state_bytes: int) -> Measured:
 
 
 def counted(
-    policy: Policy, plan: Plan, image: Image, core: UnicornCore, golden: GoldenFile, static: Measured
+    policy: Policy, plan: Plan, core: UnicornCore, golden: GoldenFile, static: Measured
 ) -> Measured:
     """`static` with what running on `core` adds: instructions, modelled cycles, painted stack.
 
@@ -57,7 +58,7 @@ def counted(
     layers = tuple(
         LayerCost(
             name=f"layer {s.index}",
-            operation=s.kind if s.kind != "vector" else s.operation.replace("_", " "),
+            operation=s.operation.replace("_", " ") if isinstance(s, VectorStep) else s.kind,
             shape=describe(s),
             instructions=_rounded(evaluate.by_layer.get(f"{plan.name}_layer_{s.index}")),
             weight_bytes=4 * length,

@@ -2,44 +2,46 @@
 is read, and which kernel runs when.
 
 Both renderers, portable C and assembly, print the same plan, so they agree on memory, on the
-order of weights and on the order of arithmetic. Matrices are cut into tiles of eight rows (then
-four, two, one). The weights of all tiles form one stream in execution order that a single
-pointer walks once a step: for each tile its biases, then column by column its rows' weights.
+order of weights and on the order of arithmetic.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgerl.errors import UserError
 from edgerl.toolchain import ir
+from edgerl.toolchain.emit.memory import Memory, Slot
+from edgerl.toolchain.emit.packing import TILE, Singles, pack_dense, pack_gru, pack_lstm, tiles
 from edgerl.toolchain.emit.tables import Curve, table
 
-Singles = npt.NDArray[np.float32]
-Base = Literal["observation", "action", "state", "next", "scratch"]
-
-TILE = 8
 # Activations that the matrix kernels apply to a finished tile; others run as a vector step.
 TILE_ACTIVATIONS = frozenset({"relu", "tanh", "sigmoid"})
-TANH_SCALE = 8.0
-SIGMOID_SCALE = 4.0  # sigmoid(x) = 1/2 + 1/2 tanh(x/2): the tanh table at half the argument
+
+
+class _Tiled:
+    """How a step's rows are cut; `tiles` are row counts."""
+
+    tiles: tuple[int, ...]
+
+    @property
+    def looped(self) -> int:
+        """Whole tiles that a loop runs through; a single one needs no loop."""
+        whole = self.tiles.count(TILE)
+        return whole if whole > 1 else 0
+
+    @property
+    def singles(self) -> list[tuple[int, int]]:
+        """The other tiles: height and first row."""
+        starts = accumulate(self.tiles, initial=0)
+        return list(zip(self.tiles, starts, strict=False))[self.looped :]
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A vector in memory: base pointer, offset and length in floats."""
-
-    base: Base
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class DenseStep:
-    """Matrix times vectors, tile by tile. `tiles` are row counts; sources in order."""
+class DenseStep(_Tiled):
+    """Matrix times vectors, tile by tile; sources in order."""
 
     index: int
     sources: tuple[Slot, ...]
@@ -51,7 +53,7 @@ class DenseStep:
 
 
 @dataclass(frozen=True)
-class GruStep:
+class GruStep(_Tiled):
     """One GRU cell; `tiles` cut its hidden units."""
 
     index: int
@@ -64,7 +66,7 @@ class GruStep:
 
 
 @dataclass(frozen=True)
-class LstmStep:
+class LstmStep(_Tiled):
     """One LSTM cell; `tiles` cut its hidden units."""
 
     index: int
@@ -96,7 +98,8 @@ class VectorStep:
     kind: str = "vector"
 
 
-Step = DenseStep | GruStep | LstmStep | VectorStep
+MatrixStep = DenseStep | GruStep | LstmStep
+Step = MatrixStep | VectorStep
 
 
 @dataclass(frozen=True)
@@ -124,86 +127,6 @@ class Plan:
         )
 
 
-def tiles(rows: int) -> tuple[int, ...]:
-    """Cut `rows` into tiles of eight, then at most one each of four, two and one."""
-    rest = tuple(t for t in (4, 2, 1) if rows % TILE & t)
-    return (TILE,) * (rows // TILE) + rest
-
-
-def _stream(
-    bias: Singles, matrices: tuple[Singles, ...], cut: tuple[int, ...]
-) -> Iterator[list[Singles]]:
-    """Per tile: [bias, columns of each matrix…], each flattened in reading order."""
-    row = 0
-    for height in cut:
-        rows = slice(row, row + height)
-        yield [bias[rows], *(m[rows].T.reshape(-1) for m in matrices)]
-        row += height
-
-
-def _scaled(values: Singles, scale: float, what: str) -> Singles:
-    with np.errstate(over="ignore"):
-        result = (values * np.float32(scale)).astype(np.float32)
-    if not np.isfinite(result).all():
-        raise UserError(f"{what}: weights above 1e37 cannot be scaled; is the policy trained?")
-    return result
-
-
-def pack_dense(op: ir.Dense, cut: tuple[int, ...]) -> Singles:
-    """The weight stream of a dense layer, scaled for its activation's table."""
-    scale = {"tanh": TANH_SCALE, "sigmoid": SIGMOID_SCALE}.get(op.activation or "", 1.0)
-    bias = _scaled(op.bias, scale, op.y)
-    matrices = tuple(_scaled(w, scale, op.y) for _, w in op.sources)
-    return np.concatenate([part for tile in _stream(bias, matrices, cut) for part in tile])
-
-
-def pack_gru(op: ir.Gru, cut: tuple[int, ...]) -> Singles:
-    """The weight stream of a GRU: per tile the hidden half of n, its input half, r, then z.
-
-    The gates' biases are summed. The hidden half of n is stored at half scale, because with
-    r = 1/2 + 1/2 t it enters as g' + t g' (g' its half).
-    """
-    hidden = op.w_hidden.shape[1]
-    wr, wz, wn = (op.w_input[k * hidden : (k + 1) * hidden] for k in range(3))
-    ur, uz, un = (op.w_hidden[k * hidden : (k + 1) * hidden] for k in range(3))
-    br, bz, bn = (op.b_input[k * hidden : (k + 1) * hidden] for k in range(3))
-    cr, cz, cn = (op.b_hidden[k * hidden : (k + 1) * hidden] for k in range(3))
-    name = op.h_next
-
-    def gate(b: Singles, w: Singles, u: Singles) -> Iterator[list[Singles]]:
-        s = SIGMOID_SCALE
-        return _stream(_scaled(b, s, name), (_scaled(w, s, name), _scaled(u, s, name)), cut)
-
-    half = 0.5 * TANH_SCALE
-    groups = zip(
-        _stream(_scaled(cn, half, name), (_scaled(un, half, name),), cut),
-        _stream(_scaled(bn, TANH_SCALE, name), (_scaled(wn, TANH_SCALE, name),), cut),
-        gate(br + cr, wr, ur),
-        gate(bz + cz, wz, uz),
-        strict=True,
-    )
-    return np.concatenate([part for tile in groups for group in tile for part in group])
-
-
-def pack_lstm(op: ir.Lstm, cut: tuple[int, ...]) -> Singles:
-    """The weight stream of an LSTM: per tile the gates g, i, f, o."""
-    hidden = op.w_hidden.shape[1]
-
-    def gate(k: int, scale: float) -> Iterator[list[Singles]]:
-        rows = slice(k * hidden, (k + 1) * hidden)
-        parts = [_scaled(a[rows], scale, op.h_next) for a in (op.bias, op.w_input, op.w_hidden)]
-        return _stream(parts[0], (parts[1], parts[2]), cut)
-
-    groups = zip(
-        gate(2, TANH_SCALE),
-        gate(0, SIGMOID_SCALE),
-        gate(1, SIGMOID_SCALE),
-        gate(3, SIGMOID_SCALE),
-        strict=True,
-    )
-    return np.concatenate([part for tile in groups for group in tile for part in group])
-
-
 def _split_activations(program: ir.Program) -> list[ir.Operation]:
     """Dense layers whose activation no tile kernel has become dense plus activation."""
     result: list[ir.Operation] = []
@@ -216,67 +139,6 @@ def _split_activations(program: ir.Program) -> list[ir.Operation]:
             ]
         else:
             result.append(op)
-    return result
-
-
-class _Memory:
-    """Places every tensor: inputs, states and outputs where the caller has them, the rest in
-    scratch, first fit, released after the last read."""
-
-    def __init__(self, program: ir.Program, operations: list[ir.Operation]):
-        self.program = program
-        self.slots: dict[str, Slot] = {}
-        self.copies: list[tuple[str, Slot]] = []
-        self.scratch = 0
-        self._free: list[tuple[int, int]] = []
-        self._last_read = {n: k for k, op in enumerate(operations) for n in ir.reads(op)}
-        self._place(program.observation, "observation", 0)
-        offset = 0
-        for before, after in program.states:
-            self._place(before, "state", offset)
-            self._place(after, "next", offset)
-            offset += program.size(before)
-        self.state_size = offset
-        self._place(program.action, "action", 0)
-
-    def _place(self, name: str, base: Base, offset: int) -> None:
-        slot = Slot(base, offset, self.program.size(name))
-        if name in self.slots:
-            self.copies.append((name, slot))
-        else:
-            self.slots[name] = slot
-
-    def result(self, name: str) -> Slot:
-        """The slot an operation writes `name` to, reserved now if it is scratch."""
-        if name not in self.slots:
-            self.slots[name] = self._reserve(self.program.size(name))
-        return self.slots[name]
-
-    def _reserve(self, size: int) -> Slot:
-        for k, (start, length) in enumerate(self._free):
-            if length >= size:
-                self._free[k : k + 1] = [(start + size, length - size)] * (length > size)
-                return Slot("scratch", start, size)
-        slot = Slot("scratch", self.scratch, size)
-        self.scratch += size
-        return slot
-
-    def release(self, position: int, op: ir.Operation) -> None:
-        """Give back the scratch of tensors that `op`, at `position`, was the last to read."""
-        for name in set(ir.reads(op)):
-            slot = self.slots[name]
-            if slot.base == "scratch" and self._last_read[name] == position:
-                self._free.append((slot.offset, slot.size))
-                self._free = _merged(self._free)
-
-
-def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    result: list[tuple[int, int]] = []
-    for start, size in sorted(spans):
-        if result and sum(result[-1]) == start:
-            result[-1] = (result[-1][0], result[-1][1] + size)
-        else:
-            result.append((start, size))
     return result
 
 
@@ -298,7 +160,7 @@ def plan(program: ir.Program) -> Plan:
     Raises UserError for an operation that no kernel computes.
     """
     operations = _split_activations(program)
-    memory = _Memory(program, operations)
+    memory = Memory(program, operations)
     weights: list[Singles] = []
     constants: list[Singles] = []
     curves: list[Curve] = []
@@ -307,7 +169,9 @@ def plan(program: ir.Program) -> Plan:
     def offset(parts: list[Singles]) -> int:
         return sum(p.size for p in parts)
 
-    def constant(values: Singles) -> int:
+    def constant(values: Singles, y: str) -> int:
+        if not np.isfinite(values).all():
+            raise UserError(f"{program.name}: a constant of tensor {y} is not finite")
         constants.append(np.ascontiguousarray(values, np.float32).reshape(-1))
         return offset(constants[:-1])
 
@@ -341,7 +205,7 @@ def plan(program: ir.Program) -> Plan:
                 steps.append(LstmStep(k, at[x], at[h], at[c], *results, cut, start))
             case ir.Linear(terms, bias, y):
                 inputs = tuple(at[x] for x, _ in terms)
-                where = tuple(constant(v) for v in (bias, *(s for _, s in terms)))
+                where = tuple(constant(v, y) for v in (bias, *(s for _, s in terms)))
                 steps.append(VectorStep(k, "linear", inputs, memory.result(y), where))
             case ir.Activate(activation, x, y, alpha):
                 if activation not in VECTOR_ACTIVATIONS:
@@ -357,7 +221,7 @@ def plan(program: ir.Program) -> Plan:
                 inputs = (at[a], at[b])
                 steps.append(VectorStep(k, operation, inputs, memory.result(y)))
             case ir.Clip(x, low, high, y):
-                where = (constant(low), constant(high))
+                where = (constant(low, y), constant(high, y))
                 steps.append(VectorStep(k, "clip", (at[x],), memory.result(y), where))
             case ir.Gather(sources, picks, y):
                 inputs = tuple(at[x] for x in sources)
@@ -367,7 +231,7 @@ def plan(program: ir.Program) -> Plan:
             case ir.Softmax(x, y):
                 steps.append(VectorStep(k, "softmax", (at[x],), memory.result(y)))
             case ir.LayerNorm(x, scale, bias, epsilon, y):
-                where = (constant(scale), constant(bias))
+                where = (constant(scale, y), constant(bias, y))
                 source = at[x]
                 steps.append(
                     VectorStep(k, "layer_norm", (source,), memory.result(y), where, alpha=epsilon)
@@ -414,3 +278,14 @@ def _runs(picks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int, int, int]
 def table_bytes(plan: Plan) -> int:
     """Bytes of all activation tables the plan uses."""
     return sum(table(curve).coefficients.nbytes for curve in plan.curves)
+
+
+def describe(step: Step) -> str:
+    """One line about a step, for comments and reports."""
+    if isinstance(step, DenseStep):
+        inputs = " + ".join(str(s.size) for s in step.sources)
+        after = "" if step.activation == "none" else f", {step.activation}"
+        return f"dense {inputs} -> {step.y.size}{after}"
+    if isinstance(step, VectorStep):
+        return f"{step.operation.replace('_', ' ')} {step.y.size}"
+    return f"{step.kind} {step.x.size} -> {step.y.size}"

@@ -263,6 +263,18 @@ class Flow:
                 return gated
         return self.binary("mul", a, b)
 
+    def divide(self, a: Form, b: Form) -> Form:
+        """The element-wise quotient; x / (1 + |x|) is recognised."""
+        if not b.terms:
+            return a.scaled(1.0 / b.bias)
+        if not a.terms:
+            return self.activate("reciprocal", b).scaled(a.bias)
+        if len(b.terms) == 1 and (b.bias == 1.0).all():
+            kind, inner = self._activation(self.base_of(b.shifted(-b.bias)))
+            if kind == "abs" and inner is not None and inner.key == a.key:
+                return self.activate("softsign", a)
+        return self.binary("div", a, b)
+
     def _gated(self, x: Form, gate: Form) -> Form | None:
         """SiLU, Mish and GELU written out: x times a gate that is computed from x itself."""
         if len(gate.terms) != 1:
@@ -300,17 +312,16 @@ class Flow:
         return None, None
 
     def _inner(self, activation: Activation, x: Form, s: float, k: float) -> Form:
-        """k / s * activation(s x), with an s that is 1 but for rounding taken as 1."""
-        if abs(s - 1.0) < 1e-6:
-            s = 1.0
+        """k / s * activation(s x)."""
+        s = _clean(s)
         inner = x if s == 1.0 else x.scaled(np.array([s]))
-        scale = np.array([k / s])
-        return self.activate(activation, inner).scaled(_unit(scale))
+        return self.activate(activation, inner).scaled(np.array([_clean(k / s)]))
 
 
-def _unit(scale: Doubles) -> Doubles:
-    """A scale that is 1 but for the rounding of its single-precision factors."""
-    return np.where(np.abs(scale - 1.0) < 1e-6, 1.0, scale)
+def _clean(factor: float) -> float:
+    """A factor that is a power of two but for the rounding of its single-precision parts."""
+    power = float(np.copysign(2.0 ** np.round(np.log2(abs(factor))), factor))
+    return power if abs(factor / power - 1.0) < 1e-6 else factor
 
 
 def _digest(matrix: Doubles) -> Key:

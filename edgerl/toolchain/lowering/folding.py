@@ -53,7 +53,7 @@ def evaluate(node: Node, inputs: list[Constant | None]) -> list[Constant]:
         op_type=node.operator,
         input=names,
         output=[f"o{k}" for k in range(len(node.proto.output))],
-        attribute=node.proto.attribute,
+        attribute=[a for a in node.proto.attribute if a.name in node.attributes],
     )
     try:
         with np.errstate(all="ignore"):

@@ -128,15 +128,24 @@ def _normal(terms: Iterable[Term]) -> tuple[Term, ...]:
     """Terms of one base merged where no row needs two elements of it, in canonical order."""
     merged: list[Term] = []
     for term in sorted(terms, key=lambda t: t.base):
-        for k, other in enumerate(merged):
-            if other.base != term.base:
-                continue
-            clash = other.rows & term.rows & (other.index != term.index)
-            if not clash.any():
-                index = np.where(other.rows, other.index, term.index)
-                merged[k] = Term(term.base, index, other.scale + term.scale)
-                break
-        else:
+        k = _partner(merged, term)
+        if k is None:
             merged.append(term)
+            continue
+        index = np.where(merged[k].rows, merged[k].index, term.index)
+        merged[k] = Term(term.base, index, merged[k].scale + term.scale)
     kept = [Term(t.base, np.where(t.rows, t.index, 0), t.scale) for t in merged if t.rows.any()]
     return tuple(sorted(kept, key=lambda t: t.key))
+
+
+def _partner(terms: Sequence[Term], term: Term) -> int | None:
+    """Which of `terms` can take in another: one that picks the same elements if there is one,
+    so that equal terms cancel."""
+    same = [k for k, other in enumerate(terms) if other.base == term.base]
+    for k in same:
+        if np.array_equal(terms[k].index, term.index):
+            return k
+    for k in same:
+        if not (terms[k].rows & term.rows & (terms[k].index != term.index)).any():
+            return k
+    return None

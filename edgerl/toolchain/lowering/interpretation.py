@@ -11,7 +11,7 @@ from edgerl.toolchain.lowering.elementwise import ELEMENTWISE, Handler
 from edgerl.toolchain.lowering.flow import Flow
 from edgerl.toolchain.lowering.folding import evaluate, foldable
 from edgerl.toolchain.lowering.linear import LINEAR
-from edgerl.toolchain.lowering.node import Node, Operand, Value, attributes, label
+from edgerl.toolchain.lowering.node import Node, Operand, Value, label, resolved
 from edgerl.toolchain.lowering.structural import STRUCTURAL
 
 OPERATORS: dict[str, Handler] = {**STRUCTURAL, **LINEAR, **ELEMENTWISE, **CELLS}
@@ -34,7 +34,7 @@ def interpret(model: onnx.ModelProto, flow: Flow, inputs: dict[str, Value]) -> d
         if missing:
             raise UserError(f"{label(proto)}: tensor {shown(missing[0])} is not there yet")
         operands = tuple(tensors[name] for name in proto.input)
-        node = Node(proto, operands, attributes(proto), opset)
+        node = resolved(proto, operands, opset)
         results = _results(flow, node)
         flow.spend(sum(_numbers(result) for result in results))
         if len(results) < len(proto.output):
@@ -53,7 +53,7 @@ def _results(flow: Flow, node: Node) -> list[Operand]:
         return list(evaluate(node, [x for x in node.inputs if not isinstance(x, Value)]))
     handler = OPERATORS.get(node.operator)
     if handler is None:
-        raise node.fail("is not supported")
+        raise node.fail("is not supported; export the model without it")
     return handler(flow, node)
 
 

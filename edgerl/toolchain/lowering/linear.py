@@ -48,13 +48,9 @@ def _minus(x: Form) -> Form:
 def divide(flow: Flow, node: Node) -> list[Operand]:
     """Division by constants, by a run-time tensor, or of constants by one."""
     (a, b), shape = aligned(node, [node.value(0), node.value(1)])
-    if not b.terms:
-        if not b.bias.all():
-            raise node.fail("divides by zero")
-        return [Value(a.scaled(1.0 / b.bias), shape)]
-    if not a.terms:
-        return [Value(flow.activate("reciprocal", b).scaled(a.bias), shape)]
-    return [Value(flow.binary("div", a, b), shape)]
+    if not b.terms and not b.bias.all():
+        raise node.fail("divides by zero")
+    return [Value(flow.divide(a, b), shape)]
 
 
 def negate(flow: Flow, node: Node) -> list[Operand]:

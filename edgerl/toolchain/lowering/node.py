@@ -14,6 +14,9 @@ from edgerl.toolchain.lowering.forms import Doubles, Form, constant
 
 LONGEST_VECTOR = 1 << 16
 
+# Attributes that opset 13 made the second input.
+_BECAME_INPUTS = {"ReduceSum": "axes", "Split": "split", "Squeeze": "axes", "Unsqueeze": "axes"}
+
 Constant = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -136,17 +139,20 @@ class Node:
             )
 
 
+def resolved(proto: onnx.NodeProto, inputs: tuple[Operand | None, ...], opset: int) -> Node:
+    """A node with its inputs; one from before opset 13 in the form it has had since."""
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
+    for name, value in values.items():
+        if isinstance(value, bytes):
+            values[name] = value.decode("utf-8", "replace")
+    moved = _BECAME_INPUTS.get(proto.op_type)
+    if opset < 13 and moved in values and len(inputs) == 1:
+        inputs = (*inputs, np.array(values.pop(moved), dtype=np.int64))
+    return Node(proto, inputs, values, opset)
+
+
 def label(proto: onnx.NodeProto) -> str:
     """A node for a message: its operator, its name, what it writes."""
     name = f"node {shown(proto.name)}" if proto.name else "an unnamed node"
     written = f", tensor {shown(proto.output[0])}" if proto.output else ""
     return f"operator {shown(proto.op_type)[1:-1]} ({name}{written})"
-
-
-def attributes(proto: onnx.NodeProto) -> dict[str, Any]:
-    """The attributes of a node by name; text decoded."""
-    values = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
-    return {
-        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        for name, value in values.items()
-    }

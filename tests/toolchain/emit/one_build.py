@@ -31,6 +31,7 @@ _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=StrictUndefined,
     keep_trailing_newline=True,
+    trim_blocks=True,
 )
 _TIMEOUT_S = 300.0
 _STARTUP, _LAYOUT = "edgerl-startup.S", "edgerl-image.ld"
@@ -198,7 +199,8 @@ def on_core(
         "stack_top": board.ram.base + board.ram.size,
     }
     render(folder, [_STARTUP, _LAYOUT], values)
-    (folder / "main.c").write_text(_TEMPLATES.get_template("main.c.j2").render())
+    names = [made.name for made in packages]
+    (folder / "main.c").write_text(_TEMPLATES.get_template("main.c.j2").render(names=names))
     kernels = [
         name for made in packages for name in made.files if name.endswith(".S")
     ]
