@@ -47,6 +47,7 @@ class Policy:
 
     @property
     def name(self) -> str:
+        """The policy's name, a C identifier."""
         return self.spec.name
 
     @property
@@ -73,9 +74,11 @@ class Policy:
             entry = model.metadata_props.add()
             entry.key = key
             entry.value = json.dumps(value, sort_keys=True, separators=(",", ":"))
-        return model.SerializeToString(deterministic=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
 
     def sha256(self) -> str:
+        """Hash of the policy's one file."""
         return hashlib.sha256(self.serialized()).hexdigest()
 
     def save(self, path: Path) -> None:

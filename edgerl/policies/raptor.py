@@ -104,6 +104,7 @@ def load(given: PolicySpec | None = None) -> Policy:
         spec=meant,
         provenance={
             "family": "raptor",
+            "notice": "weights copyright (c) 2025 Jonas Eschmann, MIT licence",
             "checkpoint": name,
             "package": f"foundation-policy {version}",
             "sha256": hashlib.sha256(content).hexdigest(),

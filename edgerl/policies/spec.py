@@ -84,7 +84,11 @@ class Signal(_Row):
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
             return row
         known = meaning(row["name"])
-        filled = {"unit": known.unit, "frame": known.frame, "range": known.range}
+        filled: dict[str, object] = {
+            "unit": known.unit,
+            "frame": known.frame,
+            "range": known.range,
+        }
         if known.size is not None:
             filled["size"] = known.size
         return {**filled, **row}
@@ -154,14 +158,17 @@ class PolicySpec(_Row):
 
     @property
     def observation_size(self) -> int:
+        """Elements of the observation vector."""
         return sum(s.size for s in self.observation)
 
     @property
     def action_size(self) -> int:
+        """Elements of the action vector."""
         return sum(s.size for s in self.action)
 
     @property
     def state_size(self) -> int:
+        """Elements of all state vectors together."""
         return sum(s.size for s in self.state)
 
     def observation_ranges(self) -> list[tuple[float, float]]:

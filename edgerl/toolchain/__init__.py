@@ -1,0 +1,1 @@
+"""The toolchain: from a policy to code, firmware, measurements and a report."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -23,7 +23,13 @@ ACTIVATIONS = sorted(VECTOR_ACTIVATIONS)
 READS_TABLE = ("tanh", "sigmoid", "silu", "gelu", "mish", "elu", "selu", "softplus")
 ALPHA = 0.7
 WIDTH = 64
-Compiled = tuple[ir.Program, HostTwin]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    program: ir.Program
+    twin: HostTwin
+    fused: bool
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["fma", "mul"])
@@ -36,13 +42,13 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     tensors["all"] = ir.Tensor(len(picks))
     program = ir.Program("activations", "x", "all", (), tuple(operations), tensors)
     folder = tmp_path_factory.mktemp("activations")
-    return program, twin_of(program, folder, fused=request.param)
+    return Compiled(program, twin_of(program, folder, fused=request.param), request.param)
 
 
 def evaluated(compiled: Compiled, x: np.ndarray) -> dict[str, np.ndarray]:
     """Every activation at x."""
     rows = np.resize(x, (-(-len(x) // WIDTH), WIDTH))
-    actions, _ = step(*compiled, rows, [])
+    actions, _ = step(compiled.program, compiled.twin, rows, [])
     columns = actions.reshape(len(rows), len(ACTIVATIONS), WIDTH).swapaxes(0, 1)
     results = columns.reshape(len(ACTIVATIONS), -1)[:, : len(x)]
     return dict(zip(ACTIVATIONS, results, strict=True))
@@ -84,7 +90,7 @@ def test_accuracy_is_as_stated(compiled: Compiled) -> None:
         with np.errstate(all="ignore"):
             exact = interpreter.activate(activation, argument, ALPHA)
             stated = accuracy.emitted(activation, ALPHA).at(argument, exact) + 2.0**-149
-        share = np.abs(y - exact)[here] / stated[here]
+            share = np.abs(y - exact)[here] / stated[here]
         worst = share.argmax()
         assert share[worst] <= 1.0, (activation, x[here][worst], y[here][worst])
         # The statement is not so wide that nothing could break it.
@@ -95,20 +101,19 @@ def test_stated_errors_of_tables_are_met_and_not_far_from_it() -> None:
     for curve in CURVES:
         t = table(curve)
         v = np.linspace(t.first - 1.0, t.last + 1.0 if t.last else 0.0, 400_001).astype(np.float32)
-        error = np.abs(_cubic(t.coefficients, t.first, v) - _exact(curve, v / t.scale))
+        error = np.abs(_cubic(t.coefficients, t.first, v, fused=False) - _exact(curve, v / t.scale))
         assert 0.6 * t.error < error.max() <= t.error, curve
 
 
 def test_code_reads_the_nearest_cell(compiled: Compiled) -> None:
-    """Rows beyond ties to even, beyond the ends, and of every float there is."""
-    program, _ = compiled
+    """Ties go to the even cell, arguments beyond the ends to the outermost."""
     x = arguments()
     t = table("tanh")
     y = evaluated(compiled, x)["tanh"]
-    expected = _cubic(t.coefficients, t.first, (x * np.float32(t.scale)))
-    assert np.abs(y - expected).max() <= 2.0**-23, program.name
-    unfused = y.view(np.uint32) == expected.view(np.uint32)
-    assert unfused.mean() > 0.5
+    expected = _cubic(t.coefficients, t.first, x * np.float32(t.scale), compiled.fused)
+    same = y.view(np.uint32) == expected.view(np.uint32)
+    # A fused product and sum is imitated in float64, which rarely rounds twice.
+    assert same.mean() > 0.9999 if compiled.fused else same.all()
 
 
 def test_tanh_and_sigmoid_stay_in_range(compiled: Compiled) -> None:
@@ -168,11 +173,13 @@ def test_every_float_was_swept_with_these_tables() -> None:
         assert (swept["tanh"][numerics]["low"], swept["tanh"][numerics]["high"]) == (-1.0, 1.0)
 
 
-def _cubic(coefficients: np.ndarray, first: int, v: np.ndarray) -> np.ndarray:
-    """The table at v, every product and sum rounded."""
+def _cubic(coefficients: np.ndarray, first: int, v: np.ndarray, fused: bool) -> np.ndarray:
+    """The table at v, each product and sum rounded together or by itself."""
     cell = np.clip(np.rint(np.clip(v, -1e6, 1e6)), first, first + len(coefficients) - 1)
-    c0, c1, c2, c3 = coefficients[cell.astype(int) - first].T
-    result: np.ndarray = c0 + v * (c1 + v * (c2 + v * c3))
+    c0, c1, c2, result = coefficients[cell.astype(int) - first].T
+    for c in (c2, c1, c0):
+        product = result.astype(np.float64) * v if fused else result * v
+        result = (product + c).astype(np.float32)
     return result
 
 

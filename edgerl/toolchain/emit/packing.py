@@ -41,7 +41,7 @@ def _scaled(values: Singles, scale: float, what: str) -> Singles:
     with np.errstate(over="ignore"):
         result = (values * np.float32(scale)).astype(np.float32)
     if not np.isfinite(result).all():
-        raise UserError(f"{what}: weights above 1e37 cannot be scaled; is the policy trained?")
+        raise UserError(f"{what}: weights are not finite or above 1e37; is the policy trained?")
     return result
 
 

@@ -15,7 +15,7 @@ from edgerl.errors import UserError
 from edgerl.toolchain import ir
 from edgerl.toolchain.emit.memory import Memory, Slot
 from edgerl.toolchain.emit.packing import TILE, Singles, pack_dense, pack_gru, pack_lstm, tiles
-from edgerl.toolchain.emit.tables import Curve, table
+from edgerl.toolchain.emit.tables import Curve
 
 # Activations that the matrix kernels apply to a finished tile; others run as a vector step.
 TILE_ACTIVATIONS = frozenset({"relu", "tanh", "sigmoid"})
@@ -273,11 +273,6 @@ def _runs(picks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int, int, int]
                 continue
         runs.append((destination, source, element, 1))
     return tuple(runs)
-
-
-def table_bytes(plan: Plan) -> int:
-    """Bytes of all activation tables the plan uses."""
-    return sum(table(curve).coefficients.nbytes for curve in plan.curves)
 
 
 def describe(step: Step) -> str:
