@@ -93,7 +93,7 @@ def blank(artifact: Artifact) -> Report:
         compiler=manifest.compiler.version,
         verified_by=manifest.target.verified_by,
         counter="none",
-        notes=policy.assumed,
+        notes=tuple(f"assumed: {line}" for line in policy.assumed),
     )
 
 
@@ -143,9 +143,11 @@ class _Bench:
     @cached_property
     def policy(self) -> Policy:
         """The graph that was compiled, with the spec that the manifest has too."""
-        policy = load(self.artifact.folder / "policy.onnx")
-        if policy.spec != self.artifact.manifest.spec:
+        policy, manifest = load(self.artifact.folder / "policy.onnx"), self.artifact.manifest
+        if policy.spec != manifest.spec:
             raise self._foreign("policy.onnx", "its spec is not the manifest's")
+        if policy.sha256() != manifest.policy.sha256:
+            raise self._foreign("policy.onnx", "its hash is not the manifest's")
         return policy
 
     @cached_property
@@ -224,12 +226,11 @@ class _Bench:
     def _counted(self) -> tuple[Measured, dict[str, Certificate]]:
         rebuilt, core = self.rebuilt, self.core
         if rebuilt is None or core is None:
-            return Measured(state_bytes=self.artifact.manifest.state_bytes), {}
+            return Measured(state_bytes=self.twin.state_bytes), {}
 
         def compute() -> Measured:
-            static = sizes(rebuilt, self.artifact.manifest.state_bytes)
             layout = plan(lower(self.policy))
-            return counted(self.policy, layout, core, self.golden, static)
+            return counted(self.policy, layout, core, self.golden, sizes(rebuilt))
 
         with watched(self.watcher, "count"):
             measured = self._cached("count", Measured, compute, by=[_edition(core)])

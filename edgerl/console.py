@@ -31,14 +31,16 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
+        self._said: set[str] = set()
         self._out = Screen(highlight=False, soft_wrap=True)
         self._err = Screen(stderr=True, highlight=False, soft_wrap=True)
         if not self._out.is_terminal:
             self._out.width = _PIPED_WIDTH
 
     def say(self, text: str) -> None:
-        """One remark."""
-        if not self.quiet:
+        """One remark, once."""
+        if not self.quiet and text not in self._said:
+            self._said.add(text)
             self._err.print(f"  [dim]{escape(text)}[/dim]")
 
     def stage(self, name: str) -> "Iterator[Advance]":

@@ -110,7 +110,7 @@ def compile_policy(
         identity = identify(aside, target, compiler.version, flags)
         if not target.native:
             image = _firmware(package, target, compiler, aside, identity, form.assembly)
-            measured = sizes(image, package.state_bytes)
+            measured = sizes(image)
             require_stack(image, target, measured.stack_bytes or 0)
         made = {
             p.relative_to(aside).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()

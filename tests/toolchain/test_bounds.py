@@ -67,7 +67,7 @@ def recurrent() -> ir.Program:
     """Dense, GRU, dense: the shape of RAPTOR."""
     b = Builder(1)
     operations = [
-        b.dense("o", 10, "x", 16, activation="relu"),
+        b.dense("o", 10, "x", 16, "relu"),
         b.gru("x", 16, "h", "h_next", 8),
         b.dense("h_next", 8, "a", 8),
     ]
@@ -91,33 +91,45 @@ def remembering() -> ir.Program:
 
 
 def varied() -> ir.Program:
-    """Every other operation, and all that a policy may do to its own previous action."""
+    """Element-wise operations, a state of its own, and every second activation."""
     b = Builder(3)
     ones = np.ones(8, np.float32)
     operations: list[ir.Operation] = [
         ir.Linear((("o", b.normal(10, 1)[:, 0]),), b.normal(10, 1)[:, 0], "scaled"),
         ir.Clip("scaled", np.full(10, -5, np.float32), np.full(10, 5, np.float32), "seen"),
-        b.dense("seen", 10, "x1", 8, activation="tanh"),
-        b.dense("x1", 8, "x2", 8, activation="silu"),
-        b.dense("x2", 8, "x3", 8, activation="elu", alpha=0.6),
-        ir.LayerNorm("x3", b.normal(8, 1)[:, 0] + ones, b.normal(8, 1)[:, 0], 1e-2, "x4"),
-        b.dense("x4", 8, "x5", 8, activation="gelu"),
-        b.dense("x5", 8, "x6", 8, activation="softplus"),
-        ir.Binary("div", "x4", "x7", "x8"),
-        ir.Binary("mul", "x8", "x3", "x9"),
-        ir.Binary("max", "x9", "x1", "x10"),
-        ir.Softmax("x10", "x11"),
-        ir.Gather(("x10", "x11", "s"), tuple((k, j) for k in range(3) for j in range(8)), "all"),
-        b.dense("all", 24, "a", 8, activation="mish"),
+        b.dense("seen", 10, "x1", 8, "tanh"),
+        b.dense("x1", 8, "x2", 8, "silu"),
+        b.dense("x2", 8, "x3", 8, "elu", 0.6),
+        b.dense("x3", 8, "x4", 8, "gelu"),
+        b.dense("x4", 8, "x5", 8, "softplus"),
+        ir.Linear((("x5", ones),), 0.5 * ones, "x6"),
+        ir.Binary("div", "x4", "x6", "x7"),
+        ir.Binary("mul", "x7", "x3", "x8"),
+        ir.Binary("max", "x8", "x1", "x9"),
+        ir.Gather(("x9", "s"), tuple((k, j) for j in range(8) for k in range(2)), "all"),
+        b.dense("all", 16, "a", 8, "mish"),
         ir.Activate("softsign", "a", "s_next"),
     ]
-    operations.insert(8, ir.Linear((("x6", ones),), 0.5 * ones, "x7"))
-    sizes = {"o": 10, "scaled": 10, "seen": 10, "all": 24, "a": 8, "s": 8, "s_next": 8}
-    sizes |= {f"x{k}": 8 for k in range(1, 12)}
-    return program("varied", operations, sizes)
+    sizes = {"o": 10, "scaled": 10, "seen": 10, "all": 16, "a": 8, "s": 8, "s_next": 8}
+    return program("varied", operations, sizes | {f"x{k}": 8 for k in range(1, 10)})
 
 
-PROGRAMS = {p.name: p for p in (recurrent(), remembering(), varied())}
+def normalising() -> ir.Program:
+    """Layer normalisation and softmax, whose bounds are the widest."""
+    b = Builder(5)
+    operations = [
+        b.dense("o", 10, "x", 8),
+        ir.LayerNorm("x", 1.0 + b.normal(8, 8)[0], b.normal(8, 1)[:, 0], 1e-2, "y"),
+        b.dense("y", 8, "z", 8),
+        ir.Softmax("z", "a"),
+    ]
+    return program("normalising", operations, {"o": 10, "x": 8, "y": 8, "z": 8, "a": 8})
+
+
+PROGRAMS = {p.name: p for p in (recurrent(), remembering(), varied(), normalising())}
+# What part of the bound on single points is used up: an analysis that forgot a term that
+# matters would be found out.
+USED = {"recurrent": 0.25, "remembering": 0.2, "varied": 0.02, "normalising": 0.002}
 TWINS: dict[tuple[str, bool], HostTwin] = {}
 
 
@@ -175,8 +187,7 @@ def test_emitted_code_is_within_its_bound(name: str, fused: bool, folder: Path) 
         )
         shares.append(max(float((np.abs(y - z) / allowed).max()) for y, z, allowed in pairs))
     assert max(shares) <= 1.0
-    # Bounds of single points are close: an analysis that forgot a term would be found out.
-    assert shares[0] > {"recurrent": 0.25, "remembering": 0.2, "varied": 0.01}[name]
+    assert shares[0] > USED[name]
     assert shares[1] <= shares[0]
 
 
@@ -221,13 +232,13 @@ def test_intervals_of_a_linear_map_are_met_at_its_corners() -> None:
     st.floats(0.0, 20.0),
     st.floats(-2.0, 2.0),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_shapes_hold_values_and_slopes(
     activation: ir.Activation, start: float, width: float, alpha: float
 ) -> None:
     low, high = np.array([start]), np.array([start + width])
     if activation == "sqrt":
-        low, high = np.abs(low), np.abs(low) + width
+        low, high = np.abs(low) + 0.01, np.abs(low) + width + 0.01
     x = np.linspace(low[0], high[0], 501)
     with np.errstate(all="ignore"):
         y = interpreter.activate(activation, x, alpha)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgerl.toolchain.bounds.arithmetic import Arithmetic, Emitted
+from edgerl.toolchain.bounds.arithmetic import Arithmetic
+from edgerl.toolchain.bounds.emitted import Emitted
 from edgerl.toolchain.bounds.enclosure import (
     LARGEST,
     SLACK,
@@ -37,8 +38,11 @@ from edgerl.toolchain.ir import (
     Softmax,
 )
 
-# Roundings of 1 / sqrt(variance) and of the product with it, in all.
+# Roundings of 1 / sqrt(variance) and of the product with it, in all: a Newton step on a root that
+# is already good spends three.
 _ROOT_ROUNDINGS = 6
+# The root of the smallest normal float32: below, a first guess from the exponent is none.
+_LEAST_SPREAD = 2.0**-63
 
 
 def propagate(
@@ -93,10 +97,7 @@ def _perform(operation: Operation, tensors: dict[str, Enclosure], arithmetic: Ar
             operands = (tensors[name] for name in (x, h, c))
             tensors[h_next], tensors[c_next] = arithmetic.lstm(operation, *operands)
         case Linear(terms, bias, y):
-            total = exactly(bias, bias)
-            for x, scale in terms:
-                total = arithmetic.multiply_add(total, exactly(scale, scale), tensors[x])
-            tensors[y] = total
+            tensors[y] = arithmetic.weighted(bias, [(scale, tensors[x]) for x, scale in terms])
         case Activate(activation, x, y, alpha):
             tensors[y] = arithmetic.activated(activation, tensors[x], alpha)
         case Binary(kind, a, b, y):
@@ -193,11 +194,13 @@ def _normalised(x: Enclosure, epsilon: float, arithmetic: Arithmetic) -> Enclosu
     spread = np.sqrt(squares * (1.0 - SLACK))
     drift = np.sqrt((centred.error**2).mean(axis=-1, keepdims=True))
     largest = np.minimum(np.sqrt(n), centred.size / spread)
-    error = (centred.error + np.sqrt(n) * drift) / spread
+    error = (centred.error + np.sqrt(n) * drift) * (1.0 + SLACK) / spread
     error = error + np.sqrt(n) * gamma(n + _ROOT_ROUNDINGS)
-    fits = (n * (centred.reach**2).max(axis=-1, keepdims=True) <= LARGEST) & (spread > 0.0)
+    fits = (n * (centred.reach**2).max(axis=-1, keepdims=True) <= LARGEST) & (
+        spread >= _LEAST_SPREAD
+    )
     # Computed quotients share a computed spread that is the root mean square of their dividends.
-    limit = np.where(fits, 1.001 * np.sqrt(n), np.inf)
+    limit = np.where(fits, np.sqrt(n) * (1.0 + gamma(n + _ROOT_ROUNDINGS)), np.inf)
     if arithmetic.variance_cancels:
         # A mean square minus a squared mean, either of them rounded, may eat up the variance.
         eaten = 2.0 * gamma(n + 3) * (x.reach**2).mean(axis=-1, keepdims=True) / spread**2

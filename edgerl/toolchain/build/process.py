@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgerl.errors import ToolError
+from edgerl.toolchain.build.interrupts import deferred
 
 # What a user's shell may set that would change what a compiler reads or prints.
 _INFLUENCES = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX", "COMPILER_PATH")
@@ -36,26 +37,27 @@ def run(
     """
     program = Path(argv[0]).name
     inherited = {key: value for key, value in os.environ.items() if key not in _INFLUENCES}
+    process: subprocess.Popen[str] | None = None
     try:
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={**inherited, "LC_ALL": "C", **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        with deferred():
+            process = subprocess.Popen(
+                argv,
+                cwd=cwd,
+                env={**inherited, "LC_ALL": "C", **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        output, complaints = process.communicate(timeout=timeout_s)
     except OSError as error:
         raise ToolError(f"{program}: cannot be started ({error.strerror})") from error
-    try:
-        output, complaints = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{program}: no end after {timeout_s:g} s; killed") from error
     finally:
-        if process.poll() is None:
+        if process is not None and process.poll() is None:
             _kill(process)
     code = process.returncode
     if code != 0:

@@ -28,13 +28,13 @@ def extremes(policy: Policy) -> Floats:
     return np.array(rows).astype(np.float32)
 
 
-def sizes(image: Image, state_bytes: int) -> Measured:
-    """What the image says without running it. `state_bytes` is what the contract promises."""
+def sizes(image: Image) -> Measured:
+    """What the image says without running it."""
     cost: Footprint = footprint(image)
     return Measured(
         flash_bytes=cost.flash_bytes,
-        ram_bytes=state_bytes + cost.static_ram_bytes,
-        state_bytes=state_bytes,
+        ram_bytes=cost.state_bytes + cost.static_ram_bytes,
+        state_bytes=cost.state_bytes,
         stack_bytes=worst_stack(image, f"{image.name}_step").bytes,
         code_bytes=cost.code_bytes,
         weight_bytes=cost.weight_bytes,

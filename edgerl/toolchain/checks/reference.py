@@ -1,7 +1,9 @@
 """Reference: how far the emitted code is from onnxruntime and from the authors' own vectors."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,18 +43,24 @@ class StepReference:
         return self.of_bound <= 1.0
 
 
-def _library() -> str:
+def _onnxruntime() -> Any:
+    """The library (untyped), told to keep to itself: from 1.29 on it sends names and hashes of
+    the models that it runs to its makers unless asked not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    return f"onnxruntime {onnxruntime.__version__}"
+    return onnxruntime
+
+
+def _library() -> str:
+    return f"onnxruntime {_onnxruntime().__version__}"
 
 
 class _Session:
     """A policy in onnxruntime. `shapes` are those of the observation and of each state."""
 
     def __init__(self, policy: Policy) -> None:
-        import onnxruntime
-
+        onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3

@@ -21,6 +21,7 @@ class Group:
 
     @property
     def symmetric(self) -> bool:
+        """Whether the bounds differ in sign alone."""
         return self.low == -self.high
 
     @property
@@ -75,8 +76,11 @@ _IN_WORDS = {
 
 
 def contract(spec: PolicySpec, prefix: str) -> Contract:
-    """The contract of `spec`, in a package whose macros start with `prefix`. Where values are both out of range and not finite, what the spec
-    says of non-finite ones holds."""
+    """The contract of `spec`, in a package whose macros start with `prefix`.
+
+    Where values are both out of range and not finite, what the spec says of non-finite ones
+    holds.
+    """
     broken, outside = f"{prefix}_NON_FINITE", f"{prefix}_OUT_OF_RANGE"
     answers = {spec.non_finite, spec.out_of_range}
     return Contract(
@@ -150,7 +154,5 @@ def signal_rows(signals: tuple[Signal, ...], last: str) -> list[str]:
         if s.spin:
             notes += ("; " if notes else "") + "spin " + ", ".join(f"{turn:+d}" for turn in s.spin)
         if notes:
-            table += textwrap.wrap(
-                notes, _WIDTH, initial_indent=hanging, subsequent_indent=hanging
-            )
+            table += textwrap.wrap(notes, _WIDTH, initial_indent=hanging, subsequent_indent=hanging)
     return table

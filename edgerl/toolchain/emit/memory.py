@@ -76,5 +76,3 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             result.append((start, size))
     return result
-
-

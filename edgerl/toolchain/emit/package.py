@@ -19,7 +19,7 @@ from edgerl.toolchain.emit.assembly import layout
 from edgerl.toolchain.emit.contract import Contract, contract, groups
 from edgerl.toolchain.emit.memory import Slot
 from edgerl.toolchain.emit.packing import SIGMOID_SCALE, TANH_SCALE
-from edgerl.toolchain.emit.plan import MatrixStep, Plan, Step, VectorStep, plan
+from edgerl.toolchain.emit.plan import DenseStep, Plan, VectorStep, plan
 from edgerl.toolchain.emit.rendering import cfloat, render
 from edgerl.toolchain.emit.tables import table
 
@@ -95,7 +95,7 @@ def emit(
     }
     if assembly:
         files[f"{p.name}_{assembly}.S"] = render(
-            f"{assembly}.S.j2", {**context, **layout(p, context["guard_groups"])}
+            f"{assembly}.S.j2", {**context, **layout(p, groups(policy.spec.observation_ranges()))}
         )
     return Package(p.name, files, numerics, p, fused, assembly, state_bytes)
 
@@ -143,7 +143,8 @@ def _kernels(p: Plan) -> dict[str, object]:
         "lstm_heights": heights("lstm"),
         "tile_curves": any(functions.reads_tanh(s) for s in matrix),
         "needs_tile": any(s.looped for s in matrix),
-        "needs_index": p.state_size > 0 or any(s.kind == "dense" for s in matrix),
+        "needs_index": p.state_size > 0
+        or any(isinstance(s, DenseStep) and s.activation != "tanh" for s in matrix),
         "tables": tables,
         "tanh_scale": cfloat(TANH_SCALE),
         "sigmoid_scale": cfloat(SIGMOID_SCALE),
@@ -169,7 +170,7 @@ def _addresses(p: Plan) -> dict[str, object]:
         return " + ".join(str(part) for part in (base, first, extra) if part)
 
     def unused_arguments(step: VectorStep) -> list[str]:
-        used = {pointers[s.base][0] for s in (*step.inputs, step.y)}
+        used = {pointers[slot.base][0] for slot in step.slots}
         return [name for name in ("state", "obs", "act", "work") if name not in used]
 
     return {
@@ -182,8 +183,15 @@ def _addresses(p: Plan) -> dict[str, object]:
 
 
 def _core_unused(p: Plan) -> list[str]:
-    """Arguments of the core that the portable core has no use for."""
-    return [] if p.state_size else ["state", "result"]
+    """Arguments that the portable core has no use for; vector steps are handed all but one."""
+    if any(isinstance(s, VectorStep) for s in p.steps):
+        used = {"observation", "state"}
+    else:
+        used = {slot.base for s in p.steps for slot in s.slots}
+    unused = [
+        name for base, name in (("state", "state"), ("observation", "obs")) if base not in used
+    ]
+    return unused if p.state_size else [*unused, "result"]
 
 
 def _golden(p: Plan, golden: Golden | None) -> dict[str, object]:

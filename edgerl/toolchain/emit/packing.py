@@ -98,5 +98,3 @@ def pack_lstm(op: ir.Lstm, cut: tuple[int, ...]) -> Singles:
         strict=True,
     )
     return np.concatenate([part for tile in groups for group in tile for part in group])
-
-

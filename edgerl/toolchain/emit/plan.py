@@ -51,6 +51,11 @@ class DenseStep(_Tiled):
     weights: int
     kind: str = "dense"
 
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every vector the step reads or writes."""
+        return (*self.sources, self.y)
+
 
 @dataclass(frozen=True)
 class GruStep(_Tiled):
@@ -63,6 +68,11 @@ class GruStep(_Tiled):
     tiles: tuple[int, ...]
     weights: int
     kind: str = "gru"
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every vector the step reads or writes."""
+        return (self.x, self.h, self.y)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,11 @@ class LstmStep(_Tiled):
     tiles: tuple[int, ...]
     weights: int
     kind: str = "lstm"
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every vector the step reads or writes."""
+        return (self.x, self.h, self.c, self.y, self.c_next)
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,11 @@ class VectorStep:
     alpha: float = 0.0
     weights: int = 0
     kind: str = "vector"
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every vector the step reads or writes."""
+        return (*self.inputs, self.y)
 
 
 MatrixStep = DenseStep | GruStep | LstmStep
@@ -214,9 +234,7 @@ def plan(program: ir.Program) -> Plan:
                     )
                 uses(activation)
                 source = at[x]
-                steps.append(
-                    VectorStep(k, activation, (source,), memory.result(y), alpha=alpha)
-                )
+                steps.append(VectorStep(k, activation, (source,), memory.result(y), alpha=alpha))
             case ir.Binary(operation, a, b, y):
                 inputs = (at[a], at[b])
                 steps.append(VectorStep(k, operation, inputs, memory.result(y)))
@@ -224,10 +242,11 @@ def plan(program: ir.Program) -> Plan:
                 where = (constant(low, y), constant(high, y))
                 steps.append(VectorStep(k, "clip", (at[x],), memory.result(y), where))
             case ir.Gather(sources, picks, y):
-                inputs = tuple(at[x] for x in sources)
-                steps.append(
-                    VectorStep(k, "gather", inputs, memory.result(y), picks=_runs(picks))
-                )
+                # Sources that nothing is picked from drop out.
+                read = sorted({source for source, _ in picks})
+                inputs = tuple(at[sources[source]] for source in read)
+                runs = _runs(tuple((read.index(source), j) for source, j in picks))
+                steps.append(VectorStep(k, "gather", inputs, memory.result(y), picks=runs))
             case ir.Softmax(x, y):
                 steps.append(VectorStep(k, "softmax", (at[x],), memory.result(y)))
             case ir.LayerNorm(x, scale, bias, epsilon, y):

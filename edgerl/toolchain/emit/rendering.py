@@ -67,6 +67,11 @@ def span(first: int, count: int, register: str = "s") -> str:
     return f"{register}{first}" + (f"-{register}{first + count - 1}" if count > 1 else "")
 
 
+def _finished(value: object) -> object:
+    """A macro's lines without the last newline: the line that calls it brings its own."""
+    return value.rstrip("\n") if isinstance(value, str) else value
+
+
 def _input_name(step: VectorStep, k: int) -> str:
     return "ab"[k] if len(step.inputs) <= 2 else f"x{k}"
 
@@ -79,6 +84,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_finished,
         autoescape=False,  # C and assembly; names are identifiers, free text passes `comment`
     )
     environment.globals.update(listed=listed, noted=noted, span=span)

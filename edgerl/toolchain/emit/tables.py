@@ -31,8 +31,8 @@ _NODES = 24
 @dataclass(frozen=True)
 class Table:
     """Cubics of one curve. `coefficients` [cells, 4] float32, constant term first; row 0 is
-    cell `first`. `scale` is the power of two between x and v. `error` is the largest absolute
-    error over all finite arguments that the curve is read at, fused and unfused."""
+    cell `first`. `scale` is the power of two between x and v. `error` bounds the absolute error
+    over all finite arguments that the curve is read at, fused and unfused."""
 
     curve: Curve
     scale: float
@@ -49,8 +49,8 @@ class Table:
 @dataclass(frozen=True)
 class _Row:
     """A curve: its function of x, the scale, the first and last cell. One whose last cell is 0
-    is read at v <= 0 only. `error` is stated with a tenth to spare; `benchmarks/activations.py`
-    holds it, by the activations that read the curve, against every float32 there is."""
+    is read at v <= 0 only. `error` has little to spare; `benchmarks/activations.py` holds it, by
+    the activations that read the curve, against every float32 there is."""
 
     function: Callable[[Doubles], Doubles]
     scale: float

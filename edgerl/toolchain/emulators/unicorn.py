@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgerl.errors import ToolError
 from edgerl.targets.model import Region, Target
 from edgerl.toolchain.build.image import Image
+from edgerl.toolchain.build.interrupts import deferred
 from edgerl.toolchain.build.run import Bytes, Flags, Floats, Mode, Run, marks_of, rows_of
 from edgerl.toolchain.emulators.requests import EXIT_CODES
 from edgerl.toolchain.emulators.semihosting import BREAKPOINT, Semihosting
@@ -179,7 +180,8 @@ class UnicornCore:
         unicorn, arm = _unicorn(), _arm()
         self._failure = None
         try:
-            self._uc.emu_start(start | 1, until, timeout=int(self.timeout_s * 1e6))
+            with deferred():
+                self._uc.emu_start(start | 1, until, timeout=int(self.timeout_s * 1e6))
         except unicorn.UcError as error:
             raise self._fault(str(error)) from error
         if self._failure is not None:

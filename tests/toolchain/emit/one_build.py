@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from edgerl.policies import Policy, PolicySpec, Signal, StateSignal
 from edgerl.targets import Target, target
 from edgerl.toolchain import ir
-from edgerl.toolchain.build import Compiler, Image, Mode, Run, find
-from edgerl.toolchain.build.image import Symbol, read_binary
+from edgerl.toolchain.build import Compiler, Image, Mode, Run, cache_folder, find
+from edgerl.toolchain.build.image import read_binary
 from edgerl.toolchain.build.process import run
 from edgerl.toolchain.build.rendering import render
 from edgerl.toolchain.emit import Golden, Package, emit
@@ -124,7 +124,10 @@ def _write(packages: Iterable[Package], folder: Path) -> list[str]:
 
 def compile_with(compiler: Compiler, arguments: Sequence[str], folder: Path) -> None:
     """Call the compiler once, with its core and language flags. Raises ToolError."""
-    environment = {"ZIG_LOCAL_CACHE_DIR": str(folder / "zig-cache")}
+    environment = {
+        "ZIG_LOCAL_CACHE_DIR": str(folder / "zig-cache"),
+        "ZIG_GLOBAL_CACHE_DIR": str(cache_folder("zig")),
+    }
     run(
         [*compiler.command, *compiler.core_flags, *compiler.flags, *arguments],
         cwd=folder,
@@ -201,15 +204,15 @@ def on_core(
     render(folder, [_STARTUP, _LAYOUT], values)
     names = [made.name for made in packages]
     (folder / "main.c").write_text(_TEMPLATES.get_template("main.c.j2").render(names=names))
-    kernels = [
-        name for made in packages for name in made.files if name.endswith(".S")
-    ]
+    kernels = [name for made in packages for name in made.files if name.endswith(".S")]
     twins = [f"-D{name.upper()}_PORTABLE" for name in portable]
     link = [f"-Wl,-T,{_LAYOUT}", "-Wl,-e,Reset_Handler", "-Wl,--build-id=none"]
+    # Optimising for size, zig strips what it links unless told to keep it.
+    kept = ["-g"] if {"-Os", "-Oz"} & set(flags) else []
     compile_with(
         compiler,
-        [*flags, *twins, *sources, *kernels, "main.c", _STARTUP, *compiler.link_flags, *link,
-         *compiler.libraries, "-o", "together.elf"],
+        [*flags, *kept, *twins, *sources, *kernels, "main.c", _STARTUP, *compiler.link_flags,
+         *link, *compiler.libraries, "-o", "together.elf"],
         folder,
     )  # fmt: skip
     elf = folder / "together.elf"
@@ -225,7 +228,3 @@ def on_core(
         frames={},
     )
     return CoreImage(image, board, {made.name: made for made in packages})
-
-
-def symbol(image: Image, name: str) -> Symbol:
-    return image.symbol(name)

@@ -140,9 +140,13 @@ class Builder:
         scale = 1.0 / np.sqrt(n + size)
         self.operations.append(
             ir.Gru(
-                x, h, y,
-                self.normal(3 * size, n, scale=scale), self.normal(3 * size, size, scale=scale),
-                self.normal(3 * size, scale=0.3), self.normal(3 * size, scale=0.3),
+                x,
+                h,
+                y,
+                self.normal(3 * size, n, scale=scale),
+                self.normal(3 * size, size, scale=scale),
+                self.normal(3 * size, scale=0.3),
+                self.normal(3 * size, scale=0.3),
             )  # fmt: skip
         )
         self.follow(h, y)
@@ -156,8 +160,13 @@ class Builder:
         scale = 1.0 / np.sqrt(n + size)
         self.operations.append(
             ir.Lstm(
-                x, h, c, y, c_next,
-                self.normal(4 * size, n, scale=scale), self.normal(4 * size, size, scale=scale),
+                x,
+                h,
+                c,
+                y,
+                c_next,
+                self.normal(4 * size, n, scale=scale),
+                self.normal(4 * size, size, scale=scale),
                 self.normal(4 * size, scale=0.3),
             )  # fmt: skip
         )
@@ -255,7 +264,7 @@ def _layer_norm(b: Builder, draw: Draw) -> str:
     x = _any(b, draw)
     n = b.size(x)
     scale, bias = b.normal(n, scale=0.5), b.normal(n, scale=0.3)
-    return b.add(ir.LayerNorm(x, scale, bias, draw(st.sampled_from([1e-2, 1e-5])), b.tensor(n)), 20)
+    return b.add(ir.LayerNorm(x, scale, bias, draw(st.sampled_from([1e-1, 1e-2])), b.tensor(n)), 20)
 
 
 def _gru(b: Builder, draw: Draw) -> str:
@@ -307,3 +316,67 @@ def programs(draw: Draw, most_blocks: int = 6) -> ir.Program:
             state = b.state(b.size(last), b.values[last])
             b.follow(state, b.copy(last))
     return b.program(observation, action)
+
+
+def one_of_each() -> ir.Program:
+    """A program with every operation and every activation that a kernel computes."""
+    b = Builder(1)
+    observation = b.tensor(24)
+    b.values[observation] = 4.0
+    x = b.dense([observation], 24, None, 1.0)
+    tame = [b.clip(b.activate(x, activation, 0.25))[0] for activation in ACTIVATIONS]
+    b.values |= dict.fromkeys(tame, 4.0)
+    tame += [b.binary(operation, x, tame[3]) for operation in ("mul", "div", "min", "max")]
+    chance = b.add(ir.Softmax(x, b.tensor(24)), 1.0)
+    level = b.add(ir.LayerNorm(x, b.normal(24), b.normal(24), 1e-2, b.tensor(24)), 20.0)
+    gru = b.gru(b.dense(tame[:3], 13, "relu", 1.0), 7)
+    lstm = b.lstm(b.dense([chance, level], 9, "sigmoid", 1.0), 13)
+    mixed = b.linear(tame[:5], 24)
+    y = b.dense([gru, lstm, mixed, *tame[5:12]], 40, "tanh", 1.0)
+    action = b.linear([y, b.gather(tame[12:], 40), b.linear([], 40)], 40)
+    return b.program(observation, b.copy(action))
+
+
+def feedforward(sizes: tuple[int, ...], activation: str | None, seed: int = 2) -> ir.Program:
+    """A stack of dense layers; the last has no activation."""
+    b = Builder(seed)
+    observation = x = b.tensor(sizes[0])
+    b.values[x] = 4.0
+    for size in sizes[1:-1]:
+        x = b.dense([x], size, activation, 1.0)
+    return b.program(observation, b.dense([x], sizes[-1], None, 1.0))
+
+
+def recurrent(kinds: tuple[str, ...], inputs: int, units: int, seed: int = 3) -> ir.Program:
+    """Cells (`gru`, `lstm`) one after the other, then two actions."""
+    b = Builder(seed)
+    observation = x = b.tensor(inputs)
+    b.values[x] = 4.0
+    for kind in kinds:
+        x = b.gru(x, units) if kind == "gru" else b.lstm(x, units)
+    return b.program(observation, b.dense([x], 2, None, 1.0))
+
+
+def aliases() -> dict[str, ir.Program]:
+    """Programs whose tensors play several parts at once: nothing is computed twice."""
+    both = Builder(4)
+    x = both.tensor(5)
+    both.values[x] = 4.0
+    state = both.state(3, 1.0)
+    y = both.dense([x, state], 3, "tanh", 1.0)
+    both.follow(state, y)
+    kept = Builder(5)
+    k = kept.tensor(3)
+    kept.values[k] = 4.0
+    memory = kept.state(2, 1.0)
+    kept.follow(memory, memory)
+    through = Builder(6)
+    z = through.tensor(4)
+    delayed = through.state(4, 4.0)
+    through.follow(delayed, z)
+    return {
+        "action_is_state": both.program(x, y),
+        "state_is_kept": kept.program(k, kept.dense([k, memory], 2, None, 1.0)),
+        "action_is_observation": through.program(z, z),
+        "action_is_old_state": through.program(z, delayed),
+    }

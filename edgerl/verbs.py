@@ -1,0 +1,321 @@
+"""The verbs of the `edgerl` command: argument parsing and printing, nothing else.
+
+Standard output carries the result (a table, or JSON with --json); progress and messages go to
+standard error.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.completion import install_callback, show_callback
+
+from edgerl.console import Console
+from edgerl.errors import UserError
+from edgerl.exits import GOOD, MISSED, command
+
+if TYPE_CHECKING:
+    from edgerl.recipe import Check, Recipe
+    from edgerl.stages import StageCache
+    from edgerl.toolchain.report.model import Report
+
+app = typer.Typer(
+    name="edgerl",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Examples:  edgerl compile raptor --target crazyflie21 --check   "
+    "edgerl inspect policy.onnx   edgerl doctor",
+)
+
+_RECIPE_SAYS = ("target", "spec", "output", "fma", "kernels", "compiler", "limit")
+
+
+def _targets(incomplete: str) -> list[tuple[str, str]]:
+    from edgerl.targets import targets as known
+
+    return [(row.name, row.about) for row in known().values() if row.name.startswith(incomplete)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import edgerl
+
+        print(f"edgerl {edgerl.__version__}")
+        raise typer.Exit
+
+
+Shell = Literal["bash", "zsh", "fish", "powershell", "pwsh"]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Ignore results of earlier runs.")]
+SpecFile = Annotated[
+    Path | None, typer.Option("--spec", help="TOML file naming signals, units, ranges and rate.")
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="NAME=NUMBER", help="Bound a figure: instructions=2900. Repeatable."
+    ),
+]
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+    show_completion: Annotated[
+        Shell | None,
+        typer.Option(callback=show_callback, is_eager=True, help="Print a shell's completion."),
+    ] = None,
+    install_completion: Annotated[
+        Shell | None,
+        typer.Option(callback=install_callback, is_eager=True, help="Install it for a shell."),
+    ] = None,
+) -> None:
+    """From a learned controller to verified firmware."""
+
+
+@app.command(name="compile", epilog="Example:  edgerl compile raptor --target crazyflie21 --check")
+@command
+def compile_verb(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help="A family's name, an .onnx file, or a recipe.toml.")
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", help="See: edgerl targets", autocompletion=_targets),
+    ] = None,
+    spec: SpecFile = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Artifact folder.")] = None,
+    fma: Annotated[
+        Literal["on", "off", "auto"],
+        typer.Option(help="Fused multiply-add; auto takes the form with fewer modelled cycles."),
+    ] = "auto",
+    kernels: Annotated[
+        Literal["auto", "portable"], typer.Option(help="Assembly where there is some, or C alone.")
+    ] = "auto",
+    compiler: Annotated[
+        Literal["zig", "gcc"], typer.Option(help="zig comes with pip; gcc is used where it is.")
+    ] = "zig",
+    check: Annotated[bool, typer.Option("--check", help="Prove the result.")] = False,
+    limit: Limits = None,
+    fresh: Fresh = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Compile a policy into C, firmware and golden vectors for a target."""
+    from edgerl import pipeline
+    from edgerl.recipe import Recipe, validated
+
+    if source.endswith(".toml"):
+        recipe = _recipe(Path(source), context, check)
+    elif target is None:
+        raise UserError("--target is missing; see: edgerl targets")
+    else:
+        choice = {"name": target, "fma": fma, "kernels": kernels, "compiler": compiler}
+        asked = _asked(limit)
+        rows = {
+            "source": {"policy": source, "spec": spec},
+            "target": {**choice, "output": output},
+            "check": asked if check or asked.limits else None,
+        }
+        recipe = validated(Recipe, rows, "command line")
+    console = Console(quiet=quiet)
+    outcome = pipeline.run(recipe, console, _cache(fresh))
+    return _conclude(outcome.report, outcome.artifact.folder, as_json, console)
+
+
+@app.command(epilog="Example:  edgerl check build/raptor-crazyflie21-f32")
+@command
+def check(
+    artifact: Annotated[Path, typer.Argument(help="Folder that a compile left.")],
+    limit: Limits = None,
+    fresh: Fresh = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Prove an artifact: parity, counts, errors, closed loop, limits."""
+    from edgerl import checking, pipeline
+    from edgerl.toolchain.artifact import read_artifact
+
+    console = Console(quiet=quiet)
+    asked = _asked(limit)
+    opened = read_artifact(artifact)
+    report = checking.check(opened, asked, console, _cache(fresh))
+    pipeline.publish_report(opened, report)
+    return _conclude(report, artifact, as_json, console)
+
+
+@app.command(epilog="Example:  edgerl evaluate raptor --suite hover --limit survival=0.95")
+@command
+def evaluate(
+    source: Annotated[str, typer.Argument(help="A family's name, a policy file, an artifact.")],
+    suite: Annotated[str, typer.Option("--suite", "-s", help="hover or figure8.")],
+    spec: SpecFile = None,
+    episodes: Annotated[
+        int | None, typer.Option("--episodes", "-n", min=1, max=1_000_000, help="Vehicles to fly.")
+    ] = None,
+    feedback: Annotated[
+        Literal["raw", "clamped"],
+        typer.Option(help="Which previous action the policy sees; raw flies the bare network."),
+    ] = "clamped",
+    limit: Limits = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Fly a policy or an artifact in closed loop."""
+    from edgerl.evaluation import evaluate as fly
+
+    console = Console(quiet=quiet)
+    evaluation = fly(
+        source, suite, spec=spec, episodes=episodes, feedback=feedback,
+        limits=_bounds(limit), watcher=console,
+    )  # fmt: skip
+    if as_json:
+        _print_json(evaluation.to_json())
+    else:
+        console.evaluation(evaluation)
+    return GOOD if evaluation.ok else MISSED
+
+
+@app.command(epilog="Example:  edgerl inspect policy.onnx --spec spec.toml")
+@command
+def inspect(
+    source: Annotated[str, typer.Argument(help="A family's name or a policy file.")],
+    spec: SpecFile = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Show what a policy is: signals, layers, parameters, and what was assumed."""
+    from edgerl.inspection import inspect as look
+
+    facts = look(source, spec)
+    if as_json:
+        _print_json(facts.to_json())
+    else:
+        Console(quiet=quiet).inspection(facts)
+    return GOOD
+
+
+@app.command(epilog="Example:  edgerl targets --explain crazyflie21")
+@command
+def targets(
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="NAME", help="All about one.", autocompletion=_targets),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """List the boards and cores that edgerl compiles for."""
+    from edgerl.inspection import explain_target
+    from edgerl.targets import target, targets
+
+    if explain is not None:
+        row = target(explain)
+        if as_json:
+            _print_json(row.model_dump(mode="json"))
+        else:
+            Console().explanation(explain_target(row))
+        return GOOD
+    rows = list(targets().values())
+    if as_json:
+        _print_json([row.model_dump(mode="json") for row in rows])
+    else:
+        Console().targets(rows)
+    return GOOD
+
+
+@app.command(epilog="Example:  edgerl policies --json")
+@command
+def policies(as_json: Json = False, debug: Debug = False) -> int:
+    """List the published policies that edgerl loads by name."""
+    from edgerl.policies import policies as known
+
+    rows = [{"name": f.name, "about": f.about} for f in known()]
+    if as_json:
+        _print_json(rows)
+    else:
+        Console().explanation({row["name"]: row["about"] for row in rows})
+    return GOOD
+
+
+@app.command(epilog="Example:  edgerl doctor --json")
+@command
+def doctor(as_json: Json = False, debug: Debug = False) -> int:
+    """Show which tools were found, what each missing one would add, and how to install it."""
+    from edgerl.diagnosis import diagnose
+
+    rows = diagnose()
+    if as_json:
+        _print_json([vars(row) for row in rows])
+    else:
+        Console().diagnosis(rows)
+    return GOOD
+
+
+def _recipe(path: Path, context: typer.Context, check: bool) -> "Recipe":
+    """The recipe in a file, checked if it or the command line says so."""
+    from edgerl.recipe import Check, load_recipe
+
+    for name in _RECIPE_SAYS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"--{name}: {path} is a recipe, which says that itself; put it there")
+    recipe = load_recipe(path)
+    return recipe.model_copy(update={"check": Check()}) if check and not recipe.check else recipe
+
+
+def _asked(limit: list[str] | None) -> "Check":
+    from edgerl.recipe import Check, validated
+
+    return validated(Check, {"limits": _bounds(limit)}, "--limit")
+
+
+def _bounds(limit: list[str] | None) -> dict[str, float]:
+    """`name=number` options as a table. UserError naming the one that is none."""
+    bounds: dict[str, float] = {}
+    for text in limit or []:
+        name, _, number = text.partition("=")
+        try:
+            bound = float(number)
+        except ValueError:
+            raise UserError(f"--limit {text[:60]!r}: write it as name=number") from None
+        if not 0.0 <= bound < float("inf"):
+            raise UserError(f"--limit {text[:60]!r}: a limit is a finite number, 0 or more")
+        if name in bounds:
+            raise UserError(f"--limit {name[:60]!r}: is given twice")
+        bounds[name] = bound
+    return bounds
+
+
+def _cache(fresh: bool) -> "StageCache":
+    from edgerl.stages import StageCache
+    from edgerl.toolchain.build import cache_folder
+
+    return StageCache(None if fresh else cache_folder("stages"))
+
+
+def _conclude(report: "Report", folder: Path, as_json: bool, console: Console) -> int:
+    """Print a report; the exit code that it means."""
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        console.report(report, folder)
+    return GOOD if report.ok else MISSED
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
