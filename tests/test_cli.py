@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 
 from edgerl import cli
+from edgerl.errors import ToolError
 from edgerl.pipeline import Outcome
 from edgerl.targets import Region, target, targets
 from edgerl.toolchain.artifact import read_artifact, write_manifest
@@ -484,6 +485,41 @@ def assert_clean(done: subprocess.CompletedProcess[str], temporary: Path, mark: 
     assert one_line(done.stderr) == "edgerl: interrupted; finished stages are kept, run again"
     assert list(temporary.iterdir()) == []
     assert not any(mark in environment for environment in processes())
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupted_import() -> None:
+    try:
+        interrupt()
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+
+
+def interrupted_tool() -> None:
+    try:
+        interrupted_import()
+    except ImportError as error:
+        raise ToolError("capstone is not installed") from error
+
+
+@pytest.mark.parametrize("strike", [interrupt, interrupted_import, interrupted_tool])
+def test_an_interrupt_is_one_whatever_a_library_makes_of_it(run, strike, monkeypatch):
+    monkeypatch.setattr("edgerl.diagnosis.diagnose", strike)
+    code, out, err = run("doctor")
+    assert (code, out) == (130, "")
+    assert one_line(err) == "edgerl: interrupted; finished stages are kept, run again"
+
+
+def test_a_defect_keeps_its_traceback(run, monkeypatch):
+    def defect() -> None:
+        raise IndexError("a defect")
+
+    monkeypatch.setattr("edgerl.diagnosis.diagnose", defect)
+    with pytest.raises(IndexError):
+        run("doctor")
 
 
 @POSIX

@@ -88,6 +88,7 @@ def emit(
         **_kernels(p),
         **_addresses(p),
         **_golden(p, golden),
+        **_constants(p),
     }
     files = {
         f"{p.name}.h": render("header.h.j2", context),
@@ -113,6 +114,8 @@ def _guards(spec: PolicySpec, p: Plan, promised: Contract, assembly: str) -> dic
     in_assembly = bool(assembly) and all(g.symmetric for g in guard)
     checks = {"all_within" if g.symmetric else "all_between" for g in guard}
     api = {"within" if g.symmetric else "between" for g in action} | {"bits_at"}
+    if p.weights.size or p.constants.size or p.curves:
+        api.add("summed")
     everywhere = functions.common(p, api=api if in_assembly else api | checks)
     elsewhere = functions.portable(p, guard=checks) - everywhere
     if not assembly:
@@ -192,6 +195,18 @@ def _core_unused(p: Plan) -> list[str]:
         name for base, name in (("state", "state"), ("observation", "obs")) if base not in used
     ]
     return unused if p.state_size else [*unused, "result"]
+
+
+def _constants(p: Plan) -> dict[str, object]:
+    """All arrays of constants with their sum, as `summed` in C computes it."""
+    arrays = {f"{p.name}_weights": p.weights, f"{p.name}_weights_vector": p.constants}
+    arrays |= {f"{p.name}_table_{curve}": table(curve).coefficients for curve in p.curves}
+    total = 0
+    for values in arrays.values():
+        for bits in values.reshape(-1).view(np.uint32).tolist():
+            total = ((total << 1 | total >> 31) & 0xFFFFFFFF) ^ bits
+    present = [(name, values.size) for name, values in arrays.items() if values.size]
+    return {"summed_constants": present, "constant_sum": total}
 
 
 def _golden(p: Plan, golden: Golden | None) -> dict[str, object]:

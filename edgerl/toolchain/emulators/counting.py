@@ -108,7 +108,7 @@ class _Layers:
     """Who asked for the work: instructions by layer, along the path of each call.
 
     A layer's code starts at its `NAME_layer_…` symbol and ends at the next one, or where the
-    shared bodies begin (`NAME_shared`). What runs elsewhere (shared bodies, called functions)
+    shared bodies begin (`NAME_shared`, else the next function). What runs elsewhere (shared bodies, called functions)
     counts for the layer that was in progress.
     """
 
@@ -117,20 +117,34 @@ class _Layers:
         marks = {
             s.address & ~1: s.name
             for s in core.image.symbols.values()
-            if s.name.startswith(f"{name}_layer_") or s.name == f"{name}_shared"
+            if s.name.startswith(f"{name}_layer_")
         }
         self._starts = sorted(marks)
         self._names = [marks[s] for s in self._starts]
-        self._end = self._starts[-1] if self._names and self._names[-1].endswith("_shared") else 0
+        ends = [s.address for s in core.image.functions]
+        ends += [s.address & ~1 for s in core.image.symbols.values() if s.name == f"{name}_shared"]
+        self._end = min((e for e in ends if self._starts and e > self._starts[-1]), default=0)
+        self._functions = sorted(s.address for s in core.image.functions)
+        self._core = self._function(self._starts[0]) if self._starts else 0
         self._blocks = blocks
         self.found: Counter[str] = Counter()
+
+    def _function(self, address: int) -> int:
+        """Start of the function around `address`."""
+        return self._functions[bisect_right(self._functions, address) - 1]
 
     def add(self, path: list[tuple[int, int]]) -> None:
         """Attribute the blocks of one call, in the order they ran."""
         if not self._end:
             return
         current = ""
+        callers: set[int] = set()
         for block in path:
+            function = self._function(block[0])
+            if function in callers:
+                current = ""  # the core has returned
+            elif not current and function != self._core:
+                callers.add(function)
             for address in self._blocks.at(*block).addresses:
                 if self._starts[0] <= address < self._end:
                     current = self._names[bisect_right(self._starts, address) - 1]

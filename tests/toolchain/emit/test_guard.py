@@ -60,7 +60,9 @@ def program() -> ir.Program:
         "act",
         (("h", "h_next"),),
         (
-            ir.Gru("obs", "h", "h_next", matrix(9, 6), matrix(9, 3), matrix(1, 9)[0], matrix(1, 9)[0]),
+            ir.Gru(
+                "obs", "h", "h_next", matrix(9, 6), matrix(9, 3), matrix(1, 9)[0], matrix(1, 9)[0]
+            ),
             ir.Dense((("h_next", 3.0 * matrix(3, 3)),), matrix(1, 3)[0], "act"),
         ),
         {"obs": tensor(6), "h": tensor(3), "h_next": tensor(3), "act": tensor(3)},
