@@ -108,8 +108,8 @@ class _Layers:
     """Who asked for the work: instructions by layer, along the path of each call.
 
     A layer's code starts at its `NAME_layer_…` symbol and ends at the next one, or where the
-    shared bodies begin (`NAME_shared`, else the next function). What runs elsewhere (shared bodies, called functions)
-    counts for the layer that was in progress.
+    shared bodies begin (`NAME_shared`, else the next function). What runs elsewhere (shared
+    bodies, called functions) counts for the layer that was in progress.
     """
 
     def __init__(self, core: UnicornCore, blocks: "_Blocks") -> None:
