@@ -1,6 +1,7 @@
 """Makes what all tests share importable: `graphs`, `exports` and `parity`; policies and artifacts
 that several of them look at."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from graphs import Graph, gru_operator
 
 from edgerl.pipeline import Outcome, run
 from edgerl.recipe import Check, Recipe, Source, TargetChoice
+
+# onnxruntime reports the models that it runs to its makers unless asked not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
