@@ -110,7 +110,10 @@ def _declared(tensor: TensorProto, where: str) -> int:
     """How many numbers a tensor says it has; UserError if it cannot be."""
     title = f"{where}: tensor {shown(tensor.name)}"
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise UserError(f"{title} lies in another file; save the model as one file")
+        raise UserError(
+            f"{title} lies in another file; "
+            "save the model as one file (torch.onnx.export(..., external_data=False))"
+        )
     if tensor.data_type not in _TYPES:
         raise UserError(f"{title} has element type {tensor.data_type}, which is not supported")
     if len(tensor.dims) > MOST_AXES:

@@ -171,9 +171,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data. `closed_loop` is the first suite, the one limits refer to;
-        the others follow under `closed_loop_also`. JSON has no word for a figure that is not
+        the others follow under `closed_loop_also`. `ok` is null where nothing was checked. JSON has no word for a figure that is not
         finite; it becomes null."""
-        data = {"schema": SCHEMA, "ok": self.ok, **asdict(self)}
+        data = {"schema": SCHEMA, "ok": self.ok if self.checked else None, **asdict(self)}
         first, *others = data.pop("closed_loop") or [None]
         whole: dict[str, Any] = _finite({**data, "closed_loop": first, "closed_loop_also": others})
         return whole

@@ -114,8 +114,11 @@ def _write(packages: Iterable[Package], folder: Path) -> list[str]:
     sources = []
     for made in packages:
         files = dict(made.files)
-        trace = _TEMPLATES.get_template("trace.c.j2")
-        files[f"{made.name}_trace.c"] = trace.render(name=made.name, NAME=made.name.upper())
+        for kind in ("c", "h"):
+            trace = _TEMPLATES.get_template(f"trace.{kind}.j2")
+            files[f"{made.name}_trace.{kind}"] = trace.render(
+                name=made.name, NAME=made.name.upper()
+            )
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
         sources += [f"{made.name}.c", f"{made.name}_trace.c"]
@@ -124,16 +127,20 @@ def _write(packages: Iterable[Package], folder: Path) -> list[str]:
 
 def compile_with(compiler: Compiler, arguments: Sequence[str], folder: Path) -> None:
     """Call the compiler once, with its core and language flags. Raises ToolError."""
-    environment = {
-        "ZIG_LOCAL_CACHE_DIR": str(folder / "zig-cache"),
-        "ZIG_GLOBAL_CACHE_DIR": str(cache_folder("zig")),
-    }
     run(
         [*compiler.command, *compiler.core_flags, *compiler.flags, *arguments],
         cwd=folder,
         timeout_s=_TIMEOUT_S,
-        environment=environment,
+        environment=zig_caches(folder),
     )
+
+
+def zig_caches(folder: Path) -> dict[str, str]:
+    """Environment that keeps zig's caches out of the user's own."""
+    return {
+        "ZIG_LOCAL_CACHE_DIR": str(folder / "zig-cache"),
+        "ZIG_GLOBAL_CACHE_DIR": str(cache_folder("zig")),
+    }
 
 
 def on_host(
@@ -208,10 +215,12 @@ def on_core(
     twins = [f"-D{name.upper()}_PORTABLE" for name in portable]
     link = [f"-Wl,-T,{_LAYOUT}", "-Wl,-e,Reset_Handler", "-Wl,--build-id=none"]
     # Optimising for size, zig strips what it links unless told to keep it.
+    # Whatever language the flags give the C files, the assembly keeps its own.
+    assembler = ["-x", "assembler-with-cpp", *kernels, _STARTUP, "-x", "none"]
     kept = ["-g"] if {"-Os", "-Oz"} & set(flags) else []
     compile_with(
         compiler,
-        [*flags, *kept, *twins, *sources, *kernels, "main.c", _STARTUP, *compiler.link_flags,
+        [*flags, *kept, *twins, *sources, "main.c", *assembler, *compiler.link_flags,
          *link, *compiler.libraries, "-o", "together.elf"],
         folder,
     )  # fmt: skip

@@ -147,7 +147,7 @@ class Builder:
                 self.normal(3 * size, size, scale=scale),
                 self.normal(3 * size, scale=0.3),
                 self.normal(3 * size, scale=0.3),
-            )  # fmt: skip
+            )
         )
         self.follow(h, y)
         self.values[y] = 1.0
@@ -168,7 +168,7 @@ class Builder:
                 self.normal(4 * size, n, scale=scale),
                 self.normal(4 * size, size, scale=scale),
                 self.normal(4 * size, scale=0.3),
-            )  # fmt: skip
+            )
         )
         self.follow(h, y)
         self.follow(c, c_next)

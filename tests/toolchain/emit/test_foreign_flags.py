@@ -1,110 +1,303 @@
 """The emitted files inside other people's builds: their warnings, their fast-math, their LTO."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from one_build import BOARD, on_core, on_host, package, zig_caches
+from random_programs import Builder, feedforward, one_of_each, recurrent
 
-from edgerl.policies import load
-from edgerl.targets import target
-from edgerl.toolchain.build import build_firmware, build_host, find
-from edgerl.toolchain.emit import emit
-from edgerl.toolchain.emulators import UnicornCore
-from edgerl.toolchain.lowering import lower
+from edgerl.toolchain import ir
+from edgerl.toolchain.build import Run, first_difference
+from edgerl.toolchain.emit import Package
 
-TARGET = target("crazyflie21")
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror", "-ffp-contract=off"]
-CORTEX = ["-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"]
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror", "-ffp-contract=off")
+# What flight stacks and libraries add.
+MORE_WARNINGS = (
+    "-Wshadow",
+    "-Wundef",
+    "-Wcast-qual",
+    "-Wdouble-promotion",
+    "-Wmissing-declarations",
+)
 ZIG = [sys.executable, "-m", "ziglang"]
-HARSH = ("-Ofast -ffast-math", "-O3 -funroll-loops -ffast-math", "-Os", "-O0 -ffinite-math-only")
+CORTEX = list(BOARD.core.gcc)
+ZIG_CORTEX = list(BOARD.core.zig)
+HARSH = (
+    "-O0",
+    "-Os",
+    "-O3 -funroll-loops",
+    "-O2 -ffinite-math-only -fno-signed-zeros -freciprocal-math",
+    "-Ofast -ffast-math -ffp-contract=fast",
+    "-Ofast -ffast-math -flto",
+)
 
 
-def _write(folder: Path, fused: bool) -> Path:
-    policy = load("raptor")
-    folder.mkdir(exist_ok=True)
-    made = emit(policy, lower(policy), fused=fused, assembly="cortex_m_fpu")
-    for name, text in made.files.items():
-        (folder / name).write_text(text)
-    return folder
+def need(tool: str) -> str:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    return tool
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["fma", "mul"])
-def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _write(tmp_path_factory.mktemp("raptor"), request.param)
+def constant() -> ir.Program:
+    b = Builder(7)
+    return b.program(b.tensor(3), b.linear([], 2))
 
 
-@pytest.mark.parametrize("language", ["c99", "c++11", "c++17"])
-@pytest.mark.parametrize("tool", ["gcc", "zig", "arm-none-eabi-gcc", "arm portable"])
-def test_no_warning_as_c_and_as_cxx(source: Path, tool: str, language: str) -> None:
-    as_cxx = language.startswith("c++")
-    if tool == "zig":
-        command = [*ZIG, "c++" if as_cxx else "cc"]
-    else:
-        compiler = "arm-none-eabi-gcc" if tool.startswith("arm") else "gcc"
-        if shutil.which(compiler) is None:
-            pytest.skip(f"{compiler} is not installed")
-        if as_cxx and shutil.which(compiler.replace("gcc", "g++")) is None:
-            pytest.skip(f"{compiler.replace('gcc', 'g++')} is not installed")
-        command = [compiler, *(CORTEX if tool.startswith("arm") else [])]
-        command += ["-DRAPTOR_PORTABLE"] if tool == "arm portable" else []
-    kind = "c++" if as_cxx else "c"
-    for name in ("raptor.c", "raptor.h"):
-        output = f"{tool}-{language}-{name}.o".replace(" ", "-")
-        arguments = ["-x", kind, f"-std={language}", "-O2", *WARNINGS, "-c", name, "-o", output]
-        result = subprocess.run(
-            [*command, *arguments], cwd=source, capture_output=True, text=True, timeout=120
-        )
-        assert result.returncode == 0, result.stderr[:2000]
+def copied() -> ir.Program:
+    b = Builder(7)
+    observation = b.tensor(3)
+    return b.program(observation, b.copy(observation))
 
 
-@pytest.mark.parametrize("portable", [False, True], ids=["assembly", "portable"])
-@pytest.mark.parametrize("family", ["zig", "gcc"])
-@pytest.mark.parametrize("harsh", HARSH)
-def test_golden_bits_and_guard_under_harsh_flags(
-    tmp_path: Path, family: str, harsh: str, portable: bool
-) -> None:
-    if family == "gcc" and shutil.which("arm-none-eabi-gcc") is None:
-        pytest.skip("arm-none-eabi-gcc is not installed")
-    # The form that leaves the compiler more to spoil: sums and products in C, fused in assembly.
-    source = _write(tmp_path / "src", fused=not portable)
-    _same_as_twin(source, tmp_path, family, harsh.split(), portable)
+def blind() -> ir.Program:
+    """A program that never looks at its observation."""
+    b = Builder(7)
+    observation, state = b.tensor(3), b.state(4, 1.0)
+    b.follow(state, b.dense([state], 4, "tanh", 1.0))
+    return b.program(observation, b.dense([state], 2, None, 1.0))
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fma", "mul"])
-def test_golden_bits_and_guard_under_link_time_optimisation(tmp_path: Path, fused: bool) -> None:
-    if shutil.which("arm-none-eabi-gcc") is None:
-        pytest.skip("arm-none-eabi-gcc is not installed")
-    source = _write(tmp_path / "src", fused)
-    _same_as_twin(source, tmp_path, "gcc", ["-ffast-math", "-flto"], True)
+PROGRAMS = {
+    "every": one_of_each(),
+    "narrow": feedforward((3, 5, 2), "sigmoid"),
+    "gru": recurrent(("gru",), 22, 16),
+    "lstm": recurrent(("lstm",), 5, 11),
+    "elu": feedforward((24, 33, 17, 4), "elu"),
+    "constant": constant(),
+    "copied": copied(),
+    "blind": blind(),
+}
+# Whatever a spec can ask for leaves other functions without a caller.
+SPECS: dict[str, dict[str, object]] = {
+    "hold": {},
+    "mixed": {"out_of_range": "fallback", "observation_range": (0.0, 2.0)},
+    "other": {"out_of_range": "hold", "non_finite": "fallback", "action_range": (-1.0, 0.0)},
+    "fallback": {"out_of_range": "fallback", "non_finite": "fallback"},
+}
 
 
-def _same_as_twin(
-    source: Path, folder: Path, family: str, flags: list[str], portable: bool
-) -> None:
-    twin = build_host(source, "raptor", folder / "host")
-    image = build_firmware(
-        source,
-        "raptor",
-        TARGET,
-        find(family, TARGET.core),
-        folder / "out",
-        build_id="0" * 64,
-        portable=portable,
-        flags=flags,
+def packages() -> list[Package]:
+    """Each program by two specs, some without assembly."""
+    kinds = list(SPECS)
+    made = []
+    for k, (name, program) in enumerate(PROGRAMS.items()):
+        for kind in {kinds[k % 4], kinds[(k + 1 + k // 4) % 4]}:
+            spec = dict(SPECS[kind])
+            for signal, row, tensor in (
+                ("observation", "seen", program.observation),
+                ("action", "done", program.action),
+            ):
+                if limits := spec.pop(f"{signal}_range", None):
+                    size = program.size(tensor)
+                    spec[signal] = ({"name": row, "size": size, "range": limits},)
+            made.append(package(program, f"{name}_{kind}", fused=kind != "other", **spec))
+    made += [
+        package(PROGRAMS[name], f"{name}_plain", fused=True, assembly="") for name in ("gru", "elu")
+    ]
+    return made
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with all packages, and their names."""
+    folder = tmp_path_factory.mktemp("packages")
+    made = packages()
+    for each in made:
+        for name, text in each.files.items():
+            (folder / name).write_text(text)
+    return folder, [each.name for each in made]
+
+
+def compiled(command: Sequence[str], folder: Path) -> str:
+    """What the compiler has to say; empty when it is content."""
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **zig_caches(folder), "LC_ALL": "C"},
     )
-    core = UnicornCore(image, TARGET)
-    rng = np.random.default_rng(1)
-    observations = rng.normal(size=(128, 22)).astype(np.float32)
-    resets = np.arange(128) % 40 == 0
-    plain = core.trace(observations, resets, "evaluate")
-    assert plain.actions.tobytes() == twin.trace(observations, resets, "evaluate").actions.tobytes()
-    faults = np.array([np.nan, np.inf, -np.inf, 1e30, -np.nan, 1e-42, -0.0, 40.0], np.float32)
-    rows = np.arange(0, 128, 3)
-    observations[rows, rng.integers(0, 22, len(rows))] = faults[rng.integers(0, 8, len(rows))]
-    guarded, expected = core.trace(observations, resets), twin.trace(observations, resets)
-    assert guarded.actions.tobytes() == expected.actions.tobytes()
-    assert guarded.status.tolist() == expected.status.tolist()
-    assert ((guarded.status & 2) != 0).tolist() == (~np.isfinite(observations).all(axis=1)).tolist()
+    assert result.stderr or result.returncode == 0
+    return result.stderr[:2000]
+
+
+COMPILERS = {
+    "gcc": (["gcc"], ["g++"]),
+    "zig": ([*ZIG, "cc"], [*ZIG, "c++"]),
+    "arm gcc": (["arm-none-eabi-gcc", *CORTEX], ["arm-none-eabi-g++", *CORTEX]),
+    "arm zig": ([*ZIG, "cc", *ZIG_CORTEX], [*ZIG, "c++", *ZIG_CORTEX]),
+}
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["as_it_stands", "portable"])
+@pytest.mark.parametrize("language", ["c99", "c++11"])
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_no_warning_as_c_and_as_cxx(
+    compiler: str, language: str, portable: bool, sources: tuple[Path, list[str]]
+) -> None:
+    if portable and not compiler.startswith("arm"):
+        pytest.skip("the host has only portable code")
+    as_c, as_cxx = COMPILERS[compiler]
+    command = as_c if language == "c99" else as_cxx
+    need(command[0])
+    folder, names = sources
+    flags = [f"-std={language}", "-O2", *WARNINGS, *MORE_WARNINGS, "-c"]
+    flags += ["-x", "c" if language == "c99" else "c++"]
+    flags += ["-ffreestanding"] if compiler.startswith("arm") else []
+    flags += [f"-D{name.upper()}_PORTABLE" for name in names] if portable else []
+    files = [f"{name}.c" for name in names]
+    headers = folder / "headers.c"
+    headers.write_text("".join(f'#include "{name}.h"\n' for name in names) * 2)
+    assert compiled([*command, *flags, *files, headers.name], folder) == ""
+
+
+@pytest.mark.parametrize("level", ["-O0", "-Os", "-O3"])
+@pytest.mark.parametrize("family", ["zig", "gcc"])
+def test_no_warning_at_other_levels(
+    family: str, level: str, sources: tuple[Path, list[str]]
+) -> None:
+    command = COMPILERS["arm zig" if family == "zig" else "arm gcc"][0]
+    need(command[0])
+    folder, names = sources
+    files = [f"{name}.c" for name in names if name.startswith(("every", "gru"))]
+    portable = [f"-D{name.upper()}_PORTABLE" for name in names]
+    flags = ["-std=c99", *WARNINGS, level, "-ffreestanding", *portable, "-c"]
+    assert compiled([*command, *flags, *files], folder) == ""
+
+
+def test_the_check_for_warnings_sees_them(tmp_path: Path) -> None:
+    for name in ("good.c", "bad.c"):
+        (tmp_path / name).write_text("static int unused(void) { return 1; }\n" * (name == "bad.c"))
+    command = [*COMPILERS["zig"][0], "-std=c99", "-Wall", "-Werror", "-c", "good.c", "bad.c"]
+    assert "unused" in compiled(command, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def program() -> ir.Program:
+    return one_of_each()
+
+
+@pytest.fixture(scope="module")
+def made(program: ir.Program) -> list[Package]:
+    """With assembly and as portable C, and in the other arithmetic."""
+    return [
+        package(program, "assembly", fused=True),
+        package(program, "portable", fused=True),
+        package(program, "unfused", fused=False),
+    ]
+
+
+@pytest.fixture(scope="module")
+def inputs(program: ir.Program) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Observations without and with faults, and reset marks."""
+    rng = np.random.default_rng(8)
+    plain = rng.normal(size=(40, program.size(program.observation))).astype(np.float32)
+    plain[5] = 0.0
+    plain[6] *= np.float32(1e-39)
+    faulty = plain.copy()
+    faults = np.array([np.nan, np.inf, -np.inf, 99.0, -np.nan, 1e30, -0.0, 1e-42], np.float32)
+    faulty[np.arange(3, 35, 4), rng.integers(0, plain.shape[1], 8)] = faults
+    return plain, faulty, np.arange(40) % 17 == 0
+
+
+@pytest.fixture(scope="module")
+def golden(
+    made: list[Package], inputs: tuple, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Run, Run]]:
+    """What the host answers, compiled with no such flags."""
+    plain, faulty, resets = inputs
+    twins = on_host(made, tmp_path_factory.mktemp("host"))
+    return {
+        name: (twin.trace(plain, resets, "evaluate"), twin.trace(faulty, resets, "step"))
+        for name, twin in twins.items()
+    }
+
+
+def assert_golden(
+    compiler: str, flags: Sequence[str], made: list[Package], inputs: tuple, golden: dict, at: Path
+) -> None:
+    plain, faulty, resets = inputs
+    image = on_core(made, at, compiler, flags, portable=["portable", "unfused"])
+    for name, (evaluated, stepped) in golden.items():
+        core = image.core(name)
+        assert first_difference(evaluated, core.trace(plain, resets, "evaluate")) is None, name
+        guarded = core.trace(faulty, resets, "step")
+        assert first_difference(stepped, guarded) is None, name
+        broken = ~np.isfinite(faulty).all(axis=1)
+        outside = broken | (np.abs(faulty) > 8.0).any(axis=1)
+        assert guarded.status.tolist() == (outside + 2 * broken).tolist(), name
+        assert np.isfinite(guarded.actions).all()
+
+
+@pytest.mark.parametrize("harsh", HARSH)
+@pytest.mark.parametrize("family", ["zig", "gcc"])
+def test_golden_bits_and_guard_under_harsh_flags(
+    family: str, harsh: str, made: list[Package], inputs: tuple, golden: dict, tmp_path: Path
+) -> None:
+    if family == "gcc":
+        need("arm-none-eabi-gcc")
+    assert_golden(family, harsh.split(), made, inputs, golden, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["zig", "gcc"])
+def test_compiled_as_cxx_it_links_with_its_assembly(
+    family: str, made: list[Package], inputs: tuple, golden: dict, tmp_path: Path
+) -> None:
+    if family == "gcc":
+        need("arm-none-eabi-gcc")
+    image = on_core(made[:1], tmp_path, family, ["-x", "c++", "-std=c++11"])
+    plain, _, resets = inputs
+    found = image.core("assembly").trace(plain, resets, "evaluate")
+    assert first_difference(golden["assembly"][0], found) is None
+
+
+PRAGMAS = re.compile(r"#pragma (clang fp|GCC optimize).*")
+
+
+@pytest.mark.parametrize("family", ["zig", "gcc"])
+def test_without_its_pragmas_it_would_not_stand_fast_math(
+    family: str, made: list[Package], inputs: tuple, golden: dict, tmp_path: Path
+) -> None:
+    if family == "gcc":
+        need("arm-none-eabi-gcc")
+    bare = [
+        Package(**{**vars(each), "files": {n: PRAGMAS.sub("", t) for n, t in each.files.items()}})
+        for each in made
+    ]
+    with pytest.raises(AssertionError):
+        assert_golden(family, ["-Ofast", "-ffast-math"], bare, inputs, golden, tmp_path)
+
+
+def refusal(command: Sequence[str], folder: Path, name: str = "gru_hold") -> str:
+    return compiled([*command, "-c", f"{name}.c"], folder)
+
+
+def test_excess_precision_is_refused(sources: tuple[Path, list[str]]) -> None:
+    if "-m32" not in compiled([need("gcc"), "-m32", "-###", "-c", "gru_hold.c"], sources[0]):
+        pytest.skip("this gcc has no 32-bit target")
+    x87 = ["gcc", "-m32", "-mfpmath=387", "-mno-sse", "-ffreestanding", "-std=c99"]
+    assert "FLT_EVAL_METHOD" in refusal(x87, sources[0])
+    assert refusal(["gcc", "-std=c99"], sources[0]) == ""
+
+
+def test_excess_precision_is_refused_by_clang_too(sources: tuple[Path, list[str]]) -> None:
+    x87 = [*ZIG, "cc", "-target", "x86-freestanding", "-mcpu=i586", "-ffreestanding", "-std=c99"]
+    assert "FLT_EVAL_METHOD" in refusal(x87, sources[0])
+    assert "FLT_EVAL_METHOD" in refusal([*x87, "-ffast-math"], sources[0])
+
+
+def test_fast_math_that_cannot_be_switched_off_is_refused(
+    sources: tuple[Path, list[str]],
+) -> None:
+    old = [*ZIG, "cc", "-U__clang_major__", "-D__clang_major__=17", "-std=c99"]
+    old += ["-Wno-builtin-macro-redefined"]
+    assert refusal(old, sources[0]) == ""
+    assert "fast-math" in refusal([*old, "-ffast-math"], sources[0])

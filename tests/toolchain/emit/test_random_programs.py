@@ -1,26 +1,40 @@
 """Any program: the host's portable C, the core's assembly and the core's portable C give the
-same bits, take the same instructions for every input, and compute what the program says."""
+same bits, take the same instructions for every input, and compute what the program says.
+
+`--hypothesis-profile=thorough` looks at 800 programs, at other ones each time.
+"""
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
+from graphs import models
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from one_build import CoreImage, HostProgram, on_core, on_host, package
-from random_programs import programs
+from random_programs import aliases, feedforward, programs, recurrent
 
+from edgerl.policies.onnx_file import parse
 from edgerl.toolchain import interpreter, ir
 from edgerl.toolchain.build import first_difference
 from edgerl.toolchain.emit import Package
 from edgerl.toolchain.emulators import count
+from edgerl.toolchain.lowering import lower
 
 # Programs that share a build, and the steps each is run.
 BATCH, STEPS = 8, 14
 THOROUGH = settings.get_current_profile_name() == "thorough"
 
+
+def lowered() -> st.SearchStrategy[ir.Program]:
+    """What lowering makes of random graphs."""
+    return models().map(lambda model: lower(parse(model.SerializeToString(), "random.onnx")))
+
+
 policies = st.tuples(
-    programs(),
+    st.one_of(programs(), programs(), lowered()),
+    st.booleans(),
     st.sampled_from(["saturate", "hold", "fallback"]),
     st.sampled_from(["hold", "fallback"]),
     st.sampled_from([(-4.0, 4.0), (-1.0, 2.5), (0.0, 3.0)]),
@@ -28,7 +42,7 @@ policies = st.tuples(
 
 
 @settings(
-    max_examples=100 if THOROUGH else 4,
+    max_examples=100 if THOROUGH else 3,
     deadline=None,
     derandomize=not THOROUGH,
     database=None,
@@ -36,36 +50,76 @@ policies = st.tuples(
     suppress_health_check=list(HealthCheck),
 )
 @given(st.lists(policies, min_size=BATCH, max_size=BATCH), st.integers(0, 2**32 - 1))
-def test_random_programs(drawn: list[tuple[ir.Program, str, str, tuple]], seed: int) -> None:
+def test_random_programs(drawn: list[tuple], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        made = {}
-        for k, (program, out_of_range, non_finite, limits) in enumerate(drawn):
-            n = program.size(program.observation)
-            signal = {"name": "seen", "size": n, "range": limits}
-            for fused in (True, False):
-                made[k, fused] = [
-                    package(
-                        program,
-                        f"p{k}_{'fused' if fused else 'plain'}_{twin}",
-                        fused=fused,
-                        observation=(signal,),
-                        out_of_range=out_of_range,
-                        non_finite=non_finite,
-                    )
-                    for twin in ("assembly", "portable")
-                ]
-        pairs = list(made.values())
-        portable = [pair[1] for pair in pairs]
-        host = on_host(portable, Path(folder) / "host")
-        core = on_core(
-            [p for pair in pairs for p in pair],
-            Path(folder) / "core",
-            portable=[p.name for p in portable],
+    pairs = []
+    for k, (program, fused, out_of_range, non_finite, limits) in enumerate(drawn):
+        seen = {"name": "seen", "size": program.size(program.observation), "range": limits}
+        pairs.append(
+            twins(
+                program,
+                f"p{k}",
+                fused=fused,
+                observation=(seen,),
+                out_of_range=out_of_range,
+                non_finite=non_finite,
+            )
         )
-        for (k, fused), pair in made.items():
-            note(f"program {k}, {'fused' if fused else 'unfused'}")
+    with tempfile.TemporaryDirectory() as folder:
+        host, core = built(pairs, Path(folder))
+        for k, pair in enumerate(pairs):
+            note(f"program {k}")
             check(drawn[k][0], host[pair[1].name], core, pair, rng)
+
+
+LARGE = {
+    "offsets_beyond_4095_bytes": feedforward((22, 520, 520, 4), "tanh"),
+    "gru_256": recurrent(("gru",), 22, 256),
+    "lstm_256": recurrent(("lstm",), 22, 256),
+}
+if THOROUGH:
+    LARGE["mlp_of_three_512"] = feedforward((300, 512, 512, 512, 4), "relu")
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_programs(name: str, tmp_path: Path) -> None:
+    pair = twins(LARGE[name], name, fused=name != "gru_256")
+    host = on_host(pair[1:], tmp_path / "host")
+    # One image each: two of these would not fit the flash together.
+    image = on_core(pair[:1], tmp_path / "core")
+    check(LARGE[name], host[pair[1].name], image, pair[:1], np.random.default_rng(0), wild=3)
+
+
+def test_small_programs_with_a_shape_of_their_own(tmp_path: Path) -> None:
+    programs = {
+        "gru_7": recurrent(("gru",), 9, 7),
+        "lstm_13": recurrent(("lstm",), 9, 13),
+        "two_gru": recurrent(("gru", "gru"), 22, 24),
+        "many_seen": feedforward((300, 33, 2), "tanh"),
+        **aliases(),
+    }
+    pairs = {name: twins(program, name, fused=True) for name, program in programs.items()}
+    host, core = built(list(pairs.values()), tmp_path)
+    for name, pair in pairs.items():
+        rng = np.random.default_rng(0)
+        check(programs[name], host[pair[1].name], core, pair, rng)
+
+
+def twins(program: ir.Program, name: str, *, fused: bool, **spec: object) -> list[Package]:
+    """The same package twice, for a core's assembly and for its portable C."""
+    return [
+        package(program, f"{name}_{twin}", fused=fused, **spec) for twin in ("assembly", "portable")
+    ]
+
+
+def built(pairs: list[list[Package]], folder: Path) -> tuple[dict[str, HostProgram], CoreImage]:
+    portable = [pair[1] for pair in pairs]
+    core = on_core(
+        [made for pair in pairs for made in pair],
+        folder / "core",
+        portable=[made.name for made in portable],
+    )
+    return on_host(portable, folder / "host"), core
 
 
 def check(
@@ -74,7 +128,9 @@ def check(
     image: CoreImage,
     pair: list[Package],
     rng: np.random.Generator,
+    wild: int = 15,
 ) -> None:
+    """Everything that must hold of one program; `wild` inputs are counted."""
     n = program.size(program.observation)
     observations = moderate(rng, n)
     resets = np.zeros(STEPS, np.bool_)
@@ -88,9 +144,9 @@ def check(
         found = core.trace(observations, resets, "evaluate")
         assert first_difference(expected, found) is None, made.name
         assert first_difference(guarded, core.trace(faulty, resets, "step")) is None, made.name
-        wild = np.concatenate([faulty[:6], extremes(n)])
+        counted_inputs = np.concatenate([extremes(n), faulty])[:wild]
         for mode in ("evaluate", "step"):
-            counted = count(core, wild, mode).spread
+            counted = count(core, counted_inputs, mode).spread
             assert counted.min == counted.max, (made.name, mode)
     follows_definition(program, observations, resets, expected.actions)
 
