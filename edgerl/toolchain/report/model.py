@@ -170,9 +170,12 @@ class Report:
         return all(limit.held for limit in self.limits) and bool(self.limits or not self.checked)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain data. `closed_loop` is the first suite, the one limits refer to;
-        the others follow under `closed_loop_also`. `ok` is null where nothing was checked. JSON has no word for a figure that is not
-        finite; it becomes null."""
+        """The report as plain data.
+
+        `closed_loop` is the first suite, the one limits refer to; the others follow under
+        `closed_loop_also`. `ok` is null where nothing was checked. JSON has no word for a figure
+        that is not finite; it becomes null.
+        """
         data = {"schema": SCHEMA, "ok": self.ok if self.checked else None, **asdict(self)}
         first, *others = data.pop("closed_loop") or [None]
         whole: dict[str, Any] = _finite({**data, "closed_loop": first, "closed_loop_also": others})
