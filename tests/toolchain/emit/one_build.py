@@ -126,9 +126,11 @@ def _write(packages: Iterable[Package], folder: Path) -> list[str]:
 
 
 def compile_with(compiler: Compiler, arguments: Sequence[str], folder: Path) -> None:
-    """Call the compiler once, with its core and language flags. Raises ToolError."""
+    """Call the compiler once, with its core and language flags (those of C99 unless the
+    arguments ask for C++). Raises ToolError."""
+    ours = [flag for flag in compiler.flags if flag != "-std=c99" or "c++" not in arguments]
     run(
-        [*compiler.command, *compiler.core_flags, *compiler.flags, *arguments],
+        [*compiler.command, *compiler.core_flags, *ours, *arguments],
         cwd=folder,
         timeout_s=_TIMEOUT_S,
         environment=zig_caches(folder),

@@ -190,6 +190,8 @@ def _after(activation: str, bound: float) -> float:
             return bound * bound
         case "reciprocal":
             return 4.0
+        case "tanh" | "sigmoid" | "softsign" | "hard_sigmoid":
+            return 1.0
         case _:
             return 2.0 * bound + 2.0
 

@@ -1,80 +1,99 @@
-"""The guarded step against an independent model of its contract, on host and emulated core."""
+"""The guarded step against an independent model of its contract, on host and emulated cores."""
 
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx
 import pytest
+from one_build import on_core, on_host, package, policy_of
+from random_programs import Builder
 
-from edgerl.policies import Policy, PolicySpec
+from edgerl.policies import PolicySpec
 from edgerl.targets import target
 from edgerl.toolchain import ir
-from edgerl.toolchain.build import HostTwin, build_firmware, build_host, find
-from edgerl.toolchain.emit import emit
-from edgerl.toolchain.emulators import UnicornCore
+from edgerl.toolchain.build import HostTwin, build_host
+from edgerl.toolchain.emit import Package
+from edgerl.toolchain.emulators import count
 
-TARGET = target("cortex-m4f")
 NAN, INF = np.float32(np.nan), np.float32(np.inf)
 STRANGE = np.array([NAN, -NAN, INF, -INF, 1e30, -1e30, 3e38, 1e-42, -1e-42, 0.0, -0.0], np.float32)
 RANGES = {
     "symmetric": [(-0.5, 0.5), (-2.0, 2.0), (-35.0, 35.0)],
-    "asymmetric": [(-0.5, 1.5), (0.0, 4.0), (-3.0, -1.0)],
+    "asymmetric": [(-0.5, 1.5), (0.0, 4.0), (-3.0, 0.0)],
+    "denormal": [(-1e-40, 1e-40), (-1e30, 1e30), (-1e-42, 2.0)],
 }
 SEQUENCES, STEPS = 10_000, 12
 
 Answer = Literal["saturate", "hold", "fallback"]
+Case = tuple[str, Answer, Answer]
+CASES: list[Case] = [
+    ("symmetric", "saturate", "hold"),
+    ("symmetric", "saturate", "fallback"),
+    ("asymmetric", "saturate", "hold"),
+    ("asymmetric", "hold", "hold"),
+    ("symmetric", "fallback", "fallback"),
+    ("symmetric", "fallback", "hold"),
+    ("asymmetric", "hold", "fallback"),
+    ("denormal", "saturate", "fallback"),
+]
 
 
-def spec(ranges: str, out_of_range: Answer, non_finite: Answer) -> PolicySpec:
-    signals = [
-        {"name": f"signal{k}", "size": 2, "range": limits}
-        for k, limits in enumerate(RANGES[ranges])
-    ]
-    return PolicySpec.model_validate(
-        {
-            "name": "guarded",
-            "observation": signals,
-            "action": [
-                {"name": "even", "size": 2, "range": (-1.0, 1.0)},
-                {"name": "odd", "size": 1, "range": (0.0, 0.25)},
-            ],
-            "state": [{"name": "h", "size": 3}],
-            "out_of_range": out_of_range,
-            "non_finite": non_finite,
-            "fallback": (-0.5, 0.5, 0.125),
-        }
-    )
+def rows(case: Case) -> dict[str, object]:
+    """What the spec of a case says."""
+    ranges, out_of_range, non_finite = case
+    return {
+        "observation": [
+            {"name": f"signal{k}", "size": 2, "range": limits}
+            for k, limits in enumerate(RANGES[ranges])
+        ],
+        "action": [
+            {"name": "even", "size": 2, "range": (-1.0, 1.0)},
+            {"name": "odd", "size": 1, "range": (0.0, 0.25)},
+        ],
+        "state": [{"name": "h", "size": 3}],
+        "out_of_range": out_of_range,
+        "non_finite": non_finite,
+        "fallback": (-0.5, 0.5, 0.125),
+    }
 
 
 def program() -> ir.Program:
     rng = np.random.default_rng(5)
 
-    def matrix(rows: int, columns: int) -> np.ndarray:
-        return rng.normal(size=(rows, columns)).astype(np.float32)
+    def matrix(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
 
-    tensor = ir.Tensor
+    tensors = {name: ir.Tensor(3) for name in ("h", "h_next", "act")}
     return ir.Program(
         "guarded",
         "obs",
         "act",
         (("h", "h_next"),),
         (
-            ir.Gru(
-                "obs", "h", "h_next", matrix(9, 6), matrix(9, 3), matrix(1, 9)[0], matrix(1, 9)[0]
-            ),
-            ir.Dense((("h_next", 3.0 * matrix(3, 3)),), matrix(1, 3)[0], "act"),
+            ir.Gru("obs", "h", "h_next", matrix(9, 6), matrix(9, 3), matrix(9), matrix(9)),
+            ir.Dense((("h_next", 3.0 * matrix(3, 3)),), matrix(3), "act"),
         ),
-        {"obs": tensor(6), "h": tensor(3), "h_next": tensor(3), "act": tensor(3)},
+        {"obs": ir.Tensor(6), **tensors},
     )
 
 
-def built(policy_spec: PolicySpec, folder: Path) -> Path:
-    policy = Policy(onnx.ModelProto(), policy_spec)
-    made = emit(policy, program(), fused=False, assembly="cortex_m_fpu")
-    for name, text in made.files.items():
-        (folder / name).write_text(text)
-    return folder
+def spec(case: Case) -> PolicySpec:
+    return policy_of(program(), **rows(case)).spec
+
+
+def emitted(case: Case, name: str) -> Package:
+    return package(program(), name, fused=False, **rows(case))
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, HostTwin]:
+    found = {}
+    for k, case in enumerate(CASES):
+        folder = tmp_path_factory.mktemp("host")
+        for name, text in emitted(case, f"case{k}").files.items():
+            (folder / name).write_text(text)
+        found[case] = build_host(folder, f"case{k}", folder / "out")
+    return found
 
 
 def sequences(ranges: str, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -120,25 +139,10 @@ def expected(
     return np.stack(actions), np.stack(statuses), np.stack(memories)
 
 
-CASES = [
-    ("symmetric", "saturate", "hold"),
-    ("symmetric", "saturate", "fallback"),
-    ("asymmetric", "saturate", "hold"),
-    ("asymmetric", "hold", "hold"),
-    ("symmetric", "fallback", "fallback"),
-    ("symmetric", "fallback", "hold"),
-    ("asymmetric", "hold", "fallback"),
-]
-
-
-@pytest.mark.parametrize(("ranges", "out_of_range", "non_finite"), CASES)
-def test_every_step_does_what_the_contract_says(
-    ranges: str, out_of_range: Answer, non_finite: Answer, tmp_path: Path
-) -> None:
-    policy_spec = spec(ranges, out_of_range, non_finite)
-    source = built(policy_spec, tmp_path)
-    twin = build_host(source, "guarded", tmp_path / "host")
-    observations = sequences(ranges, np.random.default_rng(11), SEQUENCES)
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_every_step_does_what_the_contract_says(case: Case, twins: dict[Case, HostTwin]) -> None:
+    twin, policy_spec = twins[case], spec(case)
+    observations = sequences(case[0], np.random.default_rng(11), SEQUENCES)
     actions, statuses, memories = expected(twin, policy_spec, observations)
     states = twin.reset_states(SEQUENCES)
     for t in range(STEPS):
@@ -152,21 +156,53 @@ def test_every_step_does_what_the_contract_says(
     assert ((actions >= low) & (actions <= high)).all()
 
 
-@pytest.mark.parametrize(("ranges", "out_of_range", "non_finite"), CASES)
-def test_the_core_does_the_same(
-    ranges: str, out_of_range: Answer, non_finite: Answer, tmp_path: Path
-) -> None:
-    source = built(spec(ranges, out_of_range, non_finite), tmp_path)
-    twin = build_host(source, "guarded", tmp_path / "host")
-    image = build_firmware(
-        source, "guarded", TARGET, find("zig", TARGET.core), tmp_path / "out", build_id="0" * 64
-    )
-    core = UnicornCore(image, TARGET)
-    observations = sequences(ranges, np.random.default_rng(12), 300)
-    flat = np.swapaxes(observations, 0, 1).reshape(-1, 6)
-    resets = np.arange(len(flat)) % STEPS == 0
-    ours, theirs = core.trace(flat, resets), twin.trace(flat, resets)
-    assert ours.actions.tobytes() == theirs.actions.tobytes()
-    assert ours.status.tolist() == theirs.status.tolist()
-    assert ours.states is not None and theirs.states is not None
-    assert ours.states.tobytes() == theirs.states.tobytes()
+def test_the_model_meets_every_kind_of_fault(twins: dict[Case, HostTwin]) -> None:
+    for case in CASES:
+        observations = sequences(case[0], np.random.default_rng(11), 500)
+        _, statuses, _ = expected(twins[case], spec(case), observations)
+        assert set(np.unique(statuses)) == {0, 1, 3}
+        assert {1, 3} <= set(np.unique(statuses[0])), "the first observation is never a fault"
+
+
+@pytest.mark.parametrize("board", ["cortex-m4f", "cortex-m7", "cortex-m33"])
+def test_every_core_does_the_same(board: str, twins: dict[Case, HostTwin], tmp_path: Path) -> None:
+    names = {f"{kind}{k}": case for kind in "ap" for k, case in enumerate(CASES)}
+    made = [emitted(case, name) for name, case in names.items()]
+    portable = [name for name in names if name.startswith("p")]
+    image = on_core(made, tmp_path, portable=portable, board=target(board))
+    for name, case in names.items():
+        observations = sequences(case[0], np.random.default_rng(12), 40)
+        flat = np.swapaxes(observations, 0, 1).reshape(-1, 6)
+        resets = np.arange(len(flat)) % STEPS == 0
+        ours, theirs = image.core(name).trace(flat, resets), twins[case].trace(flat, resets)
+        assert ours.actions.tobytes() == theirs.actions.tobytes(), name
+        assert ours.status.tolist() == theirs.status.tolist(), name
+        assert ours.states is not None
+        assert theirs.states is not None
+        assert ours.states.tobytes() == theirs.states.tobytes(), name
+        if board == "cortex-m4f":
+            counted = count(image.core(name), flat[:48], "step").spread
+            assert counted.min == counted.max, name
+
+
+def test_a_network_that_overflows_stays_inside_its_range(tmp_path: Path) -> None:
+    # 1/0, and infinity minus infinity: what the guard cannot know beforehand.
+    b = Builder(1)
+    observation, inverse, difference, action = (b.tensor(2) for _ in range(4))
+    ones = np.ones(2, np.float32)
+    b.operations += [
+        ir.Activate("reciprocal", observation, inverse),
+        ir.Linear(((inverse, ones), (inverse, -ones)), 0 * ones, difference),
+        ir.Linear(((inverse, ones), (difference, ones)), 0 * ones, action),
+    ]
+    made = package(b.program(observation, action), "overflowing", fused=True)
+    runners = [
+        on_host([made], tmp_path / "host")["overflowing"],
+        on_core([made], tmp_path / "core").core("overflowing"),
+    ]
+    seen = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, -0.0]], np.float32)
+    for runner in runners:
+        run = runner.trace(seen, np.array([True] + [False] * 3), "step")
+        assert np.isfinite(run.actions).all()
+        assert (np.abs(run.actions) <= 8.0).all()
+        assert run.status.tolist() == [0] * 4
