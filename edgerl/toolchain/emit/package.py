@@ -138,7 +138,6 @@ def _kernels(p: Plan) -> dict[str, object]:
         return sorted({t for s in matrix if s.kind in kinds for t in s.tiles}, reverse=True)
 
     return {
-        "matrix_steps": matrix,
         "vector_list": [s for s in p.steps if isinstance(s, VectorStep)],
         "heights": heights("dense", "gru", "lstm"),
         "cell_heights": heights("gru", "lstm"),

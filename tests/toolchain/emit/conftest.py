@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `--hypothesis-profile=thorough` looks at twenty-five times as much."""
+"""Hypothesis profiles: `--hypothesis-profile=thorough` looks at thirty times as much."""
 
 from hypothesis import settings
 

@@ -128,7 +128,7 @@ def check(
     image: CoreImage,
     pair: list[Package],
     rng: np.random.Generator,
-    wild: int = 15,
+    wild: int = 11,
 ) -> None:
     """Everything that must hold of one program; `wild` inputs are counted."""
     n = program.size(program.observation)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from one_build import on_core, on_host, package
-from random_programs import one_of_each, recurrent
+from random_programs import Builder, recurrent
 
 from edgerl.toolchain import ir
 from edgerl.toolchain.build.disassembly import disassemble
@@ -15,6 +15,15 @@ from edgerl.toolchain.emulators import UnicornCore
 OK, FAILED = 0, 4
 STEPS = 4
 FLIPS = 40  # of each array of constants
+
+
+def mixed() -> ir.Program:
+    """Every array of constants is in use: weights, two tables, and vectors."""
+    b = Builder(6)
+    observation = x = b.tensor(6)
+    b.values[x] = 4.0
+    x = b.gru(b.dense([x], 9, "elu", 1.0), 5)
+    return b.program(observation, b.linear([x], 5))
 
 
 def with_golden(program: ir.Program, folder: Path) -> tuple[Package, int]:
@@ -29,9 +38,9 @@ def with_golden(program: ir.Program, folder: Path) -> tuple[Package, int]:
     return made, on_host([made], folder / "host")["tested"].self_test()
 
 
-@pytest.fixture(scope="module", params=["one_of_each", "gru"])
+@pytest.fixture(scope="module", params=["mixed", "gru"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    program = one_of_each() if request.param == "one_of_each" else recurrent(("gru",), 22, 16)
+    program = mixed() if request.param == "mixed" else recurrent(("gru",), 22, 16)
     package_, on_this_host = with_golden(program, tmp_path_factory.mktemp("golden"))
     assert on_this_host == OK
     return package_
