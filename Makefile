@@ -31,7 +31,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[emu,raptor,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[emu,raptor,import,dev]'
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python

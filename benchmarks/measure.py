@@ -14,8 +14,8 @@ from benchmarks.peers import Generated, Peer
 from edgerl.errors import ToolError
 from edgerl.policies.policy import Floats
 from edgerl.targets import Target
-from edgerl.toolchain import golden, ir
-from edgerl.toolchain.build import Compiler, build_firmware, find, footprint
+from edgerl.toolchain import golden
+from edgerl.toolchain.build import build_firmware, find, footprint
 from edgerl.toolchain.build.run import Flags
 from edgerl.toolchain.checks.measure import extremes
 from edgerl.toolchain.checks.reference import run_onnx
@@ -103,7 +103,7 @@ def measure_edgerl(network: Network, variant: Variant, target: Target) -> Figure
     program = lower(network.policy)
     compiler = find("zig", target.core)
     assembly = target.core.kernels if variant.kernels == "auto" else ""
-    fused = _fused(network, program, variant, target, assembly, compiler)
+    fused = choose_fused(target) if variant.fma == "auto" else variant.fma == "on"
     package = emit(
         network.policy, program, fused=fused, assembly=assembly, golden=_vectors(network)
     )
@@ -194,19 +194,6 @@ def _measure_build(
         compiler=built.compiler,
         flags=built.flags,
     )
-
-
-def _fused(
-    network: Network,
-    program: ir.Program,
-    variant: Variant,
-    target: Target,
-    assembly: str,
-    compiler: Compiler,
-) -> bool:
-    if variant.fma != "auto":
-        return variant.fma == "on"
-    return choose_fused(network.policy, program, target, assembly, compiler)
 
 
 def _vectors(network: Network) -> Golden:

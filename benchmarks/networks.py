@@ -1,9 +1,11 @@
 """The networks of the table, and the inputs they are run on."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +71,7 @@ def raptor(inputs: int) -> Network:
 def mlp(inputs: int) -> Network:
     """A multilayer perceptron with random weights, on normally distributed observations."""
     rng = np.random.default_rng(MLP_SEED)
-    model = _mlp_model(rng)
+    model = perceptron(MLP_SIZES, rng)
     observations = rng.standard_normal((inputs, MLP_SIZES[0])).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mlp.onnx"
@@ -96,25 +98,79 @@ def _mlp_spec() -> PolicySpec:
     )
 
 
-def _mlp_model(rng: np.random.Generator) -> onnx.ModelProto:
-    """Weights N(0, 1) / sqrt(fan-in), biases 0.1 N(0, 1), drawn layer by layer, weights first."""
+def perceptron(sizes: Sequence[int], rng: np.random.Generator) -> onnx.ModelProto:
+    """Layers of these sizes, the observation's first, each with tanh. Weights N(0, 1) /
+    sqrt(fan-in), biases 0.1 N(0, 1), drawn layer by layer, weights first."""
     nodes, initializers, tensor = [], [], "observation"
-    for k, (fan_in, fan_out) in enumerate(pairwise(MLP_SIZES)):
+    for k, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         weights = rng.standard_normal((fan_out, fan_in)) / np.sqrt(fan_in)
         biases = 0.1 * rng.standard_normal(fan_out)
         initializers += [_constant(f"weights{k}", weights), _constant(f"biases{k}", biases)]
-        after = "action" if fan_out == MLP_SIZES[-1] else f"layer{k}"
+        after = "action" if k == len(sizes) - 2 else f"layer{k}"
         gemm = [tensor, f"weights{k}", f"biases{k}"]
         nodes.append(helper.make_node("Gemm", gemm, [f"sum{k}"], f"dense{k}", transB=1))
         nodes.append(helper.make_node("Tanh", [f"sum{k}"], [after], f"tanh{k}"))
         tensor = after
-    graph = helper.make_graph(
+    ports = _port("observation", sizes[0]), _port("action", sizes[-1])
+    return _model("mlp", nodes, [ports[0]], [ports[1]], initializers)
+
+
+def recurrent(
+    cell: Literal["GRU", "LSTM"], inputs: int, units: int, actions: int, rng: np.random.Generator
+) -> onnx.ModelProto:
+    """One recurrent layer, then a dense one with tanh; weights and biases as in `perceptron`."""
+    gates, kept = {"GRU": (3, ["h"]), "LSTM": (4, ["h", "c"])}[cell]
+    shapes = {
+        "input": (1, gates * units, inputs),
+        "hidden": (1, gates * units, units),
+        "biases": (1, 2 * gates * units),
+        "weights_out": (actions, units),
+        "biases_out": (actions,),
+    }
+    initializers = []
+    for name, shape in shapes.items():
+        scale = 0.1 if name.startswith("biases") else 1.0 / np.sqrt(shape[-1])
+        initializers.append(_constant(name, scale * rng.standard_normal(shape)))
+    initializers.append(numpy_helper.from_array(np.array([0], np.int64), "axis"))
+    nodes = [
+        helper.make_node("Unsqueeze", [name, "axis"], [f"{name}_sequence"], f"unsqueeze_{name}")
+        for name in ("observation", *kept)
+    ]
+    read = ["observation_sequence", "input", "hidden", "biases", ""]
+    read += [f"{name}_sequence" for name in kept]
+    reset: dict[str, Any] = {"linear_before_reset": 1} if cell == "GRU" else {}
+    written = ["", *(f"{name}_last" for name in kept)]
+    nodes.append(helper.make_node(cell, read, written, "cell", hidden_size=units, **reset))
+    nodes += [
+        helper.make_node("Squeeze", [f"{name}_last", "axis"], [f"{name}_next"], f"squeeze_{name}")
+        for name in kept
+    ]
+    gemm = ["h_next", "weights_out", "biases_out"]
+    nodes.append(helper.make_node("Gemm", gemm, ["sum"], "dense", transB=1))
+    nodes.append(helper.make_node("Tanh", ["sum"], ["action"], "tanh"))
+    states = [_port(name, units) for name in kept]
+    after = [_port(f"{name}_next", units) for name in kept]
+    return _model(
+        cell.lower(),
         nodes,
-        "mlp",
-        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, [1, MLP_SIZES[0]])],
-        [helper.make_tensor_value_info("action", TensorProto.FLOAT, [1, MLP_SIZES[-1]])],
+        [_port("observation", inputs), *states],
+        [_port("action", actions), *after],
         initializers,
     )
+
+
+def _port(name: str, size: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size])
+
+
+def _model(
+    name: str,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    initializers: Sequence[onnx.TensorProto],
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

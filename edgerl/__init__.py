@@ -6,7 +6,9 @@
     outcome.report.measured.instructions.max
 
 `load` reads a policy, `compile` makes an artifact of it, `check` proves an artifact, `evaluate`
-flies either. Importing edgerl imports nothing but itself: what a call needs comes with the call.
+flies either, `replay` runs a recorded log through an artifact; a `Controller` is the emitted code,
+called from Python. Importing edgerl imports nothing but itself: what a call needs comes with the
+call.
 """
 
 from collections.abc import Mapping
@@ -16,14 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgerl.errors import EdgerlError, ToolError, UserError
 
 if TYPE_CHECKING:
+    from edgerl.controller import Controller
     from edgerl.evaluation import Evaluation
     from edgerl.pipeline import Outcome
     from edgerl.policies import Policy, PolicySpec
+    from edgerl.policies.importers.sb3.export import export_sb3
     from edgerl.toolchain.report.model import Report
+    from edgerl.toolchain.report.replayed import Replay
 
     __version__: str
 
 __all__ = [
+    "Controller",
     "EdgerlError",
     "Policy",
     "PolicySpec",
@@ -32,20 +38,31 @@ __all__ = [
     "check",
     "compile",
     "evaluate",
+    "export_sb3",
     "load",
+    "replay",
 ]
 
 
-def load(source: str | Path, spec: "str | Path | PolicySpec | None" = None) -> "Policy":
-    """Read a policy: a family's name (`raptor`) or an `.onnx` file.
+def load(
+    source: Any,
+    spec: "str | Path | PolicySpec | None" = None,
+    *,
+    layers: str | Path | None = None,
+    vecnormalize: str | Path | None = None,
+    example: Any = None,
+) -> "Policy":
+    """Read a policy: a family's name (`raptor`), an `.onnx` file, another tool's checkpoint, or
+    a torch.nn.Module with `example=torch.zeros(1, n)`, one observation.
 
     `spec` (a TOML file or a PolicySpec) says what the numbers mean, in place of what the source
-    itself says. Raises UserError when the source is unknown or wrong or the spec does not fit
-    it, ToolError when a package that a family needs is missing.
+    itself says; `layers` lists the layers of bare weights, `vecnormalize` is the file that
+    VecNormalize.save() wrote. Raises UserError when the source is unknown or wrong or the spec
+    does not fit it, ToolError when a package that reading needs is missing.
     """
     from edgerl import policies
 
-    return policies.load(source, spec)
+    return policies.load(source, spec, layers=layers, vecnormalize=vecnormalize, example=example)
 
 
 def compile(
@@ -53,6 +70,8 @@ def compile(
     *,
     target: str,
     spec: str | Path | None = None,
+    layers: str | Path | None = None,
+    vecnormalize: str | Path | None = None,
     output: str | Path | None = None,
     fma: Literal["on", "off", "auto"] = "auto",
     kernels: Literal["auto", "portable"] = "auto",
@@ -62,21 +81,24 @@ def compile(
 ) -> "Outcome":
     """Compile `source` (a family's name or a file) for `target`; returns artifact and report.
 
-    With `check` the artifact is also proven; `limits` bounds measured figures from above, such
-    as `{"instructions": 2900}`. A missed limit raises nothing: see `report.ok`. Raises UserError
-    and ToolError.
+    `spec`, `layers` and `vecnormalize` are as in `load`. With `check` the artifact is also proven;
+    `limits` bounds measured figures from above, such as `{"instructions": 2900}`. A missed limit
+    raises nothing: see `report.ok`. Raises UserError and ToolError.
     """
     from edgerl import pipeline, recipe
+    from edgerl.documents import validated
 
     rows: dict[str, Any] = {
-        "source": {"policy": str(source), "spec": spec},
+        "source": {
+            "policy": str(source), "spec": spec, "layers": layers, "vecnormalize": vecnormalize,
+        },
         "target": {
             "name": target, "fma": fma, "kernels": kernels, "compiler": compiler, "output": output,
         },
     }  # fmt: skip
     if check or limits:
         rows["check"] = {"limits": dict(limits or {})}
-    return pipeline.run(recipe.validated(recipe.Recipe, rows, "compile"))
+    return pipeline.run(validated(recipe.Recipe, rows, "compile"))
 
 
 def check(artifact: str | Path, *, limits: Mapping[str, float] | None = None) -> "Report":
@@ -86,9 +108,10 @@ def check(artifact: str | Path, *, limits: Mapping[str, float] | None = None) ->
     whole artifact, ToolError when nothing is installed that could run it.
     """
     from edgerl import checking, pipeline, recipe
+    from edgerl.documents import validated
     from edgerl.toolchain.artifact import read_artifact
 
-    asked = recipe.validated(recipe.Check, {"limits": dict(limits or {})}, "check")
+    asked = validated(recipe.Check, {"limits": dict(limits or {})}, "check")
     opened = read_artifact(Path(artifact))
     report = checking.check(opened, asked)
     pipeline.publish_report(opened, report)
@@ -115,11 +138,37 @@ def evaluate(
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Policy", "PolicySpec"):
-        from edgerl import policies
+def replay(
+    log: str | Path,
+    artifact: str | Path,
+    *,
+    on: Literal["host", "emulated"] = "host",
+    mode: Literal["step", "evaluate"] = "step",
+    output: str | Path | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> "Replay":
+    """Run a recorded log of observations, a CSV file, through the artifact in a folder.
 
-        return getattr(policies, name)
+    See `edgerl.replaying.replay`. Raises UserError and ToolError.
+    """
+    from edgerl import replaying
+
+    return replaying.replay(log, artifact, on=on, mode=mode, output=output, limits=limits)
+
+
+_ELSEWHERE = {
+    "Controller": "edgerl.controller",
+    "Policy": "edgerl.policies",
+    "PolicySpec": "edgerl.policies",
+    "export_sb3": "edgerl.policies.importers.sb3.export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        from importlib import import_module
+
+        return getattr(import_module(_ELSEWHERE[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -20,14 +20,15 @@ from edgerl.policies import Policy, load
 from edgerl.policies.plants import Feedback, Suite
 from edgerl.recipe import Check
 from edgerl.stages import Silence, StageCache, Watcher, installed, watched
-from edgerl.targets import Target
+from edgerl.targets import Target, target
 from edgerl.toolchain.artifact import Artifact
 from edgerl.toolchain.build import HostTwin, Image, Mode, build_host, find
 from edgerl.toolchain.build.image import read_binary
 from edgerl.toolchain.checks import limits
 from edgerl.toolchain.checks.certificates import certificates, of_firmware
 from edgerl.toolchain.checks.closed_loop import closed_loop, same_flights, suite_for
-from edgerl.toolchain.checks.measure import counted, sizes
+from edgerl.toolchain.checks.localise import localise
+from edgerl.toolchain.checks.measure import SOFT_FLOAT_SHARE, counted, sizes
 from edgerl.toolchain.checks.parity import parity
 from edgerl.toolchain.checks.reference import (
     StepReference,
@@ -37,7 +38,7 @@ from edgerl.toolchain.checks.reference import (
 )
 from edgerl.toolchain.compiling import rebuild, temporary_folder
 from edgerl.toolchain.emit import plan
-from edgerl.toolchain.emulators import QemuCore, Runner, UnicornCore
+from edgerl.toolchain.emulators import Program, QemuCore, Runner, UnicornCore, runs_here
 from edgerl.toolchain.golden import GoldenFile, parse
 from edgerl.toolchain.lowering import lower
 from edgerl.toolchain.report.model import (
@@ -53,6 +54,7 @@ from edgerl.toolchain.report.model import (
 T = TypeVar("T")
 
 _EMULATED_FLIGHTS = 64
+_SOFT_FLOAT_FLIGHTS = 1  # of hundreds of steps, each of hundreds of thousands of instructions
 _CROSS_COMPILERS = ("zig", "gcc")
 
 
@@ -79,6 +81,15 @@ def require_emulator(target: Target) -> None:
         raise ToolError(
             f"a check for {target.name} needs the emulator unicorn: pip install 'edgerl[emu]'"
         )
+
+
+def emulated_core(
+    artifact: Artifact, scratch: Path, watcher: Watcher | None = None
+) -> UnicornCore | None:
+    """The firmware of `artifact` on an emulated core, as a check runs it; None where the target
+    is the host. Builds go to `scratch`. Raises ToolError when no emulator is installed."""
+    require_emulator(artifact.manifest.target)
+    return _Bench(artifact, Check(), watcher or Silence(), StageCache(None), scratch).core
 
 
 def blank(artifact: Artifact) -> Report:
@@ -180,17 +191,34 @@ class _Bench:
 
     @cached_property
     def core(self) -> UnicornCore | None:
-        """The shipped firmware on an emulated core."""
+        """The shipped firmware on an emulated core; its sources linked for the stand-in where
+        the target says that no core here has its memories."""
         if self.rebuilt is None:
             return None
+        if self.emulated != self.target:
+            family = self.artifact.manifest.compiler.family
+            return UnicornCore(self._built(family, self.emulated), self.emulated)
         elf, flash = (self.artifact.folder / f"firmware.{kind}" for kind in ("elf", "bin"))
         shipped = replace(self.rebuilt, elf=elf, bin=flash, binary=read_binary(elf))
         return UnicornCore(shipped, self.target)
 
-    def _built(self, family: str) -> Image:
+    @cached_property
+    def stand_in(self) -> Target | None:
+        """The bare core whose machine takes the place of the target's, where there is none."""
+        return target(self.target.stand_in) if self.target.stand_in else None
+
+    @property
+    def emulated(self) -> Target:
+        """Whose memories the emulated core has."""
+        relinked = self.target.verified_by == "relinked-stand-in"
+        return self.stand_in if relinked and self.stand_in else self.target
+
+    def _built(self, family: str, goal: Target | None = None) -> Image:
+        """The artifact's firmware from its sources, linked for `goal` or else for the target."""
+        goal = goal or self.target
         with watched(self.watcher, f"build with {family}"):
-            compiler = find(family, self.target.core)
-            return rebuild(self.artifact, self.target, compiler, self.scratch / family)
+            compiler = find(family, goal.core)
+            return rebuild(self.artifact, goal, compiler, self.scratch / family / goal.name)
 
     @cached_property
     def _runners(self) -> tuple[list[Runner], list[str]]:
@@ -204,21 +232,38 @@ class _Bench:
         images = [self.core.image]
         for other in others:
             try:
-                images.append(self._built(other))
+                images.append(self._built(other, self.emulated))
             except ToolError as error:
                 missing.append(f"not cross-checked: {error}")
-        runners += [UnicornCore(image, self.target) for image in images[1:]]
+        runners += [UnicornCore(image, self.emulated) for image in images[1:]]
         if self.asked.cross_check:
+            runners += [Program(image) for image in images if runs_here(self.target.core)]
+            goal = self.stand_in or self.target
             try:
-                runners += [QemuCore(image, self.target) for image in images]
-            except ToolError as error:
+                runners += [QemuCore(self._for(goal, image), goal) for image in images]
+            # A machine that is too small for the program is no fault of the program's.
+            except (ToolError, UserError) as error:
                 missing.append(f"not cross-checked: {error}")
         return runners, missing
+
+    def _for(self, goal: Target, image: Image) -> Image:
+        """What `image` was built from, linked for `goal`."""
+        return image if goal == self.emulated else self._built(image.family, goal)
+
+    def _relinked(self) -> list[str]:
+        """Which runs are of no image that could be shipped."""
+        if self.stand_in is None or self.core is None:
+            return []
+        on = UnicornCore | QemuCore if self.emulated == self.stand_in else QemuCore
+        names = [runner.name for runner in self._runners[0] if isinstance(runner, on)]
+        where = f"{self.stand_in.name} ({self.stand_in.about})"
+        said = f"{', '.join(names)}: the same sources, linked for the stand-in {where}"
+        return [said] if names else []
 
     def _remarks(self) -> list[str]:
         """What was not checked, or not on the very thing that was shipped."""
         shipped, rebuilt = self.artifact.manifest.compiler.version, self.rebuilt
-        remarks = list(self._runners[1])
+        remarks = [*self._runners[1], *self._relinked()]
         if rebuilt is not None and rebuilt.compiler != shipped:
             remarks.append(f"built by {shipped}; sizes and stack are those of {rebuilt.compiler}")
         return remarks
@@ -243,9 +288,27 @@ class _Bench:
             done = iter(range(len(runners)))
 
             def compute() -> Parity:
-                return parity(self.golden, runners, lambda _: advance(next(done), len(runners)))
+                told = parity(
+                    self.golden
+                    if self.target.core.fpu
+                    else self.golden.shortened(SOFT_FLOAT_SHARE),
+                    runners,
+                    lambda _: advance(next(done), len(runners)),
+                    self.policy.spec,
+                )
+                return self._localised(told, runners)
 
             return self._cached("parity", Parity, compute, by=[_edition(r) for r in runners])
+
+    def _localised(self, told: Parity, runners: list[Runner]) -> Parity:
+        """With the place inside the network where the first difference arises, if there is one."""
+        first = told.first_difference
+        if first is None:
+            return told
+        runner = next(r for r in runners if r.name == first.between[1])
+        scratch = self.scratch / "localise"
+        place = localise(first, self.artifact, self.policy, self.golden, runner, scratch)
+        return replace(told, localisation=place)
 
     def _references(self) -> tuple[Reference, Reference | None]:
         def compute() -> Reference:
@@ -271,11 +334,13 @@ class _Bench:
                 return Certificate(None, "not_applicable", str(error))
         if math.isinf(step.widest):
             return Certificate(None, "not_applicable", "some tensor of the program has no bound")
+        close = f"; {step.undecided} more are too close to call" if step.undecided else ""
         return Certificate(
             step.ok,
             "measured",
-            f"{step.steps} steps, each from the same state on both sides: the difference from "
-            f"{step.against} is at most {step.of_bound:.2g} of what the error analysis allows",
+            f"{step.steps - step.undecided} steps, each from the same state on both sides: the "
+            f"difference from {step.against} is at most {step.of_bound:.2g} of what the error "
+            f"analysis allows{close}",
         )
 
     def _flights(self) -> tuple[list[ClosedLoop], dict[str, Certificate]]:
@@ -303,15 +368,17 @@ class _Bench:
         if self.core is None:
             return flown, {}
         core = self.core
+        flights = _EMULATED_FLIGHTS if self.target.core.fpu else _SOFT_FLOAT_FLIGHTS
         with watched(self.watcher, "fly emulated") as advance:
             same = self._cached(
                 "fly-emulated",
                 bool,
-                lambda: same_flights(suite, self.twin, core, _EMULATED_FLIGHTS, advance),
+                lambda: same_flights(suite, self.twin, core, flights, advance),
                 by=[_edition(self.twin), _edition(core)],
                 suite=repr(suite),
             )
-        method = f"{_EMULATED_FLIGHTS} flights on {core.name} and host: every state of every step"
+        flown_there = "one flight" if flights == 1 else f"{flights} flights"
+        method = f"{flown_there} on {core.name} and host: every state of every step"
         return flown, {"emulated_flights_identical": Certificate(same, "measured", method)}
 
     def _cached(
@@ -335,6 +402,8 @@ def _edition(runner: Runner) -> str:
         case UnicornCore():
             tools = ", ".join(installed("unicorn", "capstone"))
             return f"{runner.name}, {runner.image.compiler}, {tools}"
+        case Program():
+            return f"{runner.name}, {runner.image.compiler}"
         case QemuCore():
             return f"{runner.name}, {runner.image.compiler}, {runner.version}"
     raise TypeError(f"{runner.name}: a runner of unknown kind")

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from edgerl.diagnosis import Tool
     from edgerl.evaluation import Evaluation
     from edgerl.inspection import Inspection
+    from edgerl.policies.vocabulary import Meaning
     from edgerl.stages import Advance
-    from edgerl.targets import Target
-    from edgerl.toolchain.report.model import Limit, Report
+    from edgerl.targets import Region, Target
+    from edgerl.toolchain.report.model import Limit, Parity, Report
+    from edgerl.toolchain.report.replayed import Replay, ReplayedAction
 
 Figure = tuple[str, str, str]  # name, value, and what the value is
 
@@ -72,17 +74,29 @@ class Console:
         )
         self._verdict(report.limits)
         if report.parity and report.parity.first_difference:
-            first = report.parity.first_difference
-            one, other = (f"{value:.9g}" for value in first.values)
-            self._out.print(
-                f"[red]first difference[/red] step {first.step}, {escape(first.tensor)}"
-                f"\\[{first.index}]: {one} and {other}"
-            )
+            self._difference(report.parity)
         for note in report.notes:
             self.say(note)
         if not report.checked:
             self.say("not checked: add --check to prove it")
         self._out.print(str(folder / "report.html"), markup=False)
+
+    def _difference(self, parity: "Parity") -> None:
+        """Where two runs first part, and where inside the network that comes from."""
+        first, place = parity.first_difference, parity.localisation
+        assert first is not None
+        sides = ", ".join(
+            f"{value:.9g} ({bits}) in {who}"
+            for value, bits, who in zip(first.values, first.bits, first.between, strict=True)
+        )
+        self._out.print(
+            f"[red]first difference[/red] step {first.step} of trace {first.mode}, "
+            f"{first.since_reset} after a reset, {escape(first.element)}: {escape(sides)}"
+        )
+        if place is not None:
+            self._out.print(f"[red]arises[/red] {escape(place.text)}")
+            if place.sources:
+                self._out.print(f"{escape(place.sources)} is not what policy.onnx makes")
 
     def evaluation(self, evaluation: "Evaluation") -> None:
         """The scores of a suite."""
@@ -96,6 +110,23 @@ class Console:
         self._figures(f"{evaluation.policy} in {flown.suite}, {flown.on}", rows)
         self._out.print(f"{flown.episodes:,} flights, {_seeds(flown.seeds)}")
         self._verdict(evaluation.limits)
+
+    def replay(self, replay: "Replay") -> None:
+        """How a replayed log compares with what was recorded, and where the page is."""
+        guarded = [(n.replace("_", " "), f"{k:,}", "rows") for n, k in replay.status.items() if k]
+        self._figures(
+            f"{replay.log} through {replay.policy} on {replay.target}, {replay.on}, {replay.mode}",
+            [("rows", f"{replay.rows:,}", f"{replay.resets:,} from reset"), *guarded],
+        )
+        if replay.first_flagged:
+            first = replay.first_flagged
+            what = f"{first.element} is {first.value:.9g}"
+            self._out.print(f"the guard first objected at row {first.row}: {what}", markup=False)
+        self.rows("action", [_replayed(action, replay.tolerance) for action in replay.actions])
+        self._verdict(replay.limits)
+        for note in replay.notes:
+            self.say(note)
+        self._out.print(replay.files["page"], markup=False)
 
     def inspection(self, facts: "Inspection") -> None:
         """What a policy is."""
@@ -115,13 +146,31 @@ class Console:
             {
                 "target": row.name,
                 "core": row.core.name,
-                "flash": _size(row.application.size if row.application else None),
-                "RAM": _size(row.ram.size if row.ram else None),
-                "about": row.about,
+                "FPU": "yes" if row.core.fpu else "no",
+                # Under Linux the memories are a program's, and no bound of the board.
+                "flash kB": _size(row.application) if row.core.hosting != "linux" else "",
+                "RAM kB": _size(row.ram) if row.core.hosting != "linux" else "",
+                "MHz": f"{row.clock_hz / 1e6:g}" if row.clock_hz else "",
+                "verified by": row.verified_by,
             }
             for row in rows
         ]
         self.rows("target", listed)
+
+    def vocabulary(self, known: "Mapping[str, Meaning]") -> None:
+        """The table of the signals that have a meaning of their own."""
+        listed = [
+            {
+                "signal": name,
+                "size": "any" if row.size is None else row.size,
+                "unit": row.unit,
+                "frame": row.frame,
+                "range": f"{row.range[0]:g} to {row.range[1]:g}",
+                "about": row.about,
+            }
+            for name, row in known.items()
+        ]
+        self.rows("signal", listed)
 
     def explanation(self, facts: Mapping[str, str]) -> None:
         """Names and texts; a long text continues below its beginning."""
@@ -222,6 +271,17 @@ def _flights(report: "Report") -> Iterator[Figure]:
             yield "final error", _metric("final_error_mean", end), "mean of the last second"
 
 
+def _replayed(action: "ReplayedAction", tolerance: float) -> dict[str, str]:
+    """An action's row: its largest difference from what was recorded, and where."""
+    if not action.compared:
+        return {"action": action.name, "same bits": "", "largest difference": "not recorded"}
+    about = f"{action.max_abs_difference:.3g} at row {action.largest_row}"
+    if action.first_row is not None:
+        about += f", first above {tolerance:g} at row {action.first_row}"
+    same = f"{action.identical:,} of {action.compared:,}"
+    return {"action": action.name, "same bits": same, "largest difference": about}
+
+
 def _metric(name: str, value: float) -> str:
     """A score with its unit: shares in per cent, lengths in cm, durations in steps."""
     match name:
@@ -239,5 +299,5 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
-def _size(size: int | None) -> str:
-    return "" if size is None else f"{size // 1024:,} kB"
+def _size(region: "Region | None") -> str:
+    return "" if region is None else f"{region.size // 1024:,}"

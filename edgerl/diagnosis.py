@@ -3,10 +3,12 @@
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
 from edgerl.errors import ToolError
-from edgerl.targets import targets
+from edgerl.targets.model import Core, cores
 from edgerl.toolchain.build import find
+from edgerl.toolchain.emulators.qemu import PACKAGES
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,13 @@ _PACKAGES = (
     ("foundation-policy", "the published RAPTOR policy", "pip install 'edgerl[raptor]'"),
     ("torch", "training and torch importers", "pip install 'edgerl[train]'"),
 )
-_PROGRAMS = (
-    ("qemu-system-arm", "a second emulator to cross-check", "apt-get install qemu-system-arm"),
-)
 
 
 def diagnose() -> list[Tool]:
     """Every tool that edgerl can use, found or not."""
     rows = [_package(*row) for row in _PACKAGES]
-    rows += [_compiler(prefix) for prefix in _prefixes()]
-    rows += [
-        Tool(name, path is not None, path or "", adds, install)
-        for name, adds, install in _PROGRAMS
-        for path in (shutil.which(name),)
-    ]
+    rows += [_compiler(served[0], served) for served in _served_by("gcc_prefix")]
+    rows += [_emulator(served[0].qemu, served) for served in _served_by("qemu")]
     return rows
 
 
@@ -51,16 +46,28 @@ def _package(name: str, adds: str, install: str) -> Tool:
         return Tool(name, False, "", adds, install)
 
 
-def _prefixes() -> list[str]:
-    """One target for each gcc that some core uses."""
-    seen = {t.core.gcc_prefix: t.name for t in targets().values() if t.core.gcc_prefix}
-    return list(seen.values())
+def _served_by(tool: Literal["gcc_prefix", "qemu"]) -> list[list[Core]]:
+    """Cores that share a compiler or an emulator, for each of those that there are."""
+    served: dict[str, list[Core]] = {}
+    for core in cores().values():
+        served.setdefault(getattr(core, tool), []).append(core)
+    served.pop("", None)
+    return list(served.values())
 
 
-def _compiler(target: str) -> Tool:
-    core = targets()[target].core
-    name, adds = f"{core.gcc_prefix}gcc", "a second compiler to cross-check"
+def _names(served: list[Core]) -> str:
+    return ", ".join(core.name for core in served)
+
+
+def _compiler(core: Core, served: list[Core]) -> Tool:
+    name, adds = f"{core.gcc_prefix}gcc", f"a second compiler to cross-check {_names(served)}"
     try:
         return Tool(name, True, find("gcc", core).version, adds, "")
     except ToolError as error:
         return Tool(name, False, "", adds, str(error).rpartition(": ")[2])
+
+
+def _emulator(name: str, served: list[Core]) -> Tool:
+    path, adds = shutil.which(name), f"a second emulator to cross-check {_names(served)}"
+    install = "" if path else f"apt-get install {PACKAGES[name]}"
+    return Tool(name, path is not None, path or "", adds, install)

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from edgerl.errors import UserError
+from edgerl.errors import UserError, suggestion
 from edgerl.policies import FAMILIES, load
 from edgerl.policies.plants import Feedback, FigureEight, Hover, Suite, suite_named
 from edgerl.stages import Silence, Watcher, watched
@@ -97,9 +96,9 @@ def scores(suite: Suite) -> tuple[str, ...]:
 def _require_score(name: str, suite: Suite) -> None:
     known = scores(suite)
     if name not in known:
-        close = get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-        raise UserError(f"limit {name[:60]!r} is no score of suite {suite.name}; {hint}")
+        raise UserError(
+            f"limit {name[:60]!r} is no score of suite {suite.name}; {suggestion(name, known)}"
+        )
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgerl.policies import load
-from edgerl.targets import Region, Target
+from edgerl.policies import Policy, load
 from edgerl.toolchain.emit import describe, plan
 from edgerl.toolchain.lowering import lower
 
@@ -52,7 +51,11 @@ class Inspection:
 
 def inspect(source: str | Path, spec: Path | None = None) -> Inspection:
     """Load and lower `source` and say what it is. Raises UserError and ToolError."""
-    policy = load(source, spec)
+    return inspection_of(load(source, spec))
+
+
+def inspection_of(policy: Policy) -> Inspection:
+    """What a policy is, lowered as it would be compiled. Raises UserError."""
     program = lower(policy)
     layout = plan(program)
     signals: list[SignalRow] = []
@@ -81,48 +84,3 @@ def inspect(source: str | Path, spec: Path | None = None) -> Inspection:
         provenance=policy.provenance,
         assumed=policy.assumed,
     )
-
-
-_VERIFIED = {
-    "same-binary": "same-binary: checks run the shipped binary itself",
-    "relinked-stand-in": "relinked-stand-in: checks run the same objects on a stand-in machine",
-    "host-only": "host-only: checks run the portable twin on a host",
-}
-
-
-def explain_target(row: Target) -> dict[str, str]:
-    """Everything that the row of a target says, in words by name; what it lacks is left out."""
-    core = row.core
-    arithmetic = [
-        name for name, has in (("FPU", core.fpu), ("fused multiply-add", core.fma)) if has
-    ]
-    facts = {
-        "target": row.name,
-        "about": row.about,
-        "core": f"{core.name}, {core.about}",
-        "arithmetic": ", ".join(arithmetic) or "integers only",
-        "kernels": f"assembly {core.kernels}, portable C" if core.kernels else "portable C",
-        "clock": f"{row.clock_hz / 1e6:g} MHz" if row.clock_hz else "",
-        "flash": _span(row.flash),
-        "application": _span(row.application),
-        "RAM": _span(row.ram),
-        "cycle model": core.cycles,
-        "zig flags": " ".join(core.zig),
-        "gcc flags": " ".join(core.gcc),
-        "emulators": ", ".join(
-            name
-            for name, has in (
-                ("unicorn", core.unicorn),
-                (f"QEMU {row.qemu_machine}", row.qemu_machine),
-            )
-            if has
-        ),
-        "verified by": _VERIFIED[row.verified_by],
-    }
-    return {name: text for name, text in facts.items() if text}
-
-
-def _span(region: Region | None) -> str:
-    if region is None:
-        return ""
-    return f"{region.size // 1024:,} kB at {region.base:#010x}"

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgerl.checking import blank, check, require_emulator
-from edgerl.policies import Policy, load
+from edgerl.policies import load
 from edgerl.recipe import Recipe
-from edgerl.stages import Silence, StageCache, Watcher, installed, watched
-from edgerl.targets import Target, target
-from edgerl.toolchain import ir
+from edgerl.stages import Silence, StageCache, Watcher, watched
+from edgerl.targets import find_target
 from edgerl.toolchain.artifact import Artifact, require_free, write_aside
-from edgerl.toolchain.build import Compiler, find
+from edgerl.toolchain.build import find
 from edgerl.toolchain.compiling import Form, choose_fused, compile_policy, kernels_for
 from edgerl.toolchain.lowering import lower
 from edgerl.toolchain.report.html import render
@@ -37,12 +36,16 @@ def run(recipe: Recipe, watcher: Watcher | None = None, cache: StageCache | None
     watcher = watcher or Silence()
     cache = cache or StageCache(None)
     choice = recipe.target
-    goal = target(choice.name)
-    compiler = find(choice.compiler, goal.core)
+    goal = find_target(choice.name)
+    goal.core.require_format(choice.format)
+    compiler = find(choice.compiler, goal.built_for)
     if recipe.check:
         require_emulator(goal)
     with watched(watcher, "load"):
-        policy = load(recipe.source.policy, recipe.source.spec)
+        source = recipe.source
+        policy = load(
+            source.policy, source.spec, layers=source.layers, vecnormalize=source.vecnormalize
+        )
         for line in policy.assumed:
             watcher.say(f"assumed: {line}")
     folder = choice.output or DEFAULT_FOLDER / f"{policy.name}-{goal.name}-{choice.format}"
@@ -50,10 +53,10 @@ def run(recipe: Recipe, watcher: Watcher | None = None, cache: StageCache | None
     with watched(watcher, "lower"):
         program = lower(policy)
     assembly = kernels_for(goal, choice.kernels)
-    fused = choice.fma == "on"
-    if choice.fma == "auto":
-        with watched(watcher, "choose"):
-            fused = _choose(policy, program, goal, assembly, compiler, cache)
+    fused = choose_fused(goal) if choice.fma == "auto" else choice.fma == "on"
+    if fused and not goal.core.fma:
+        watcher.say(f"{goal.core.name} has no fused multiply-add: --fma on becomes off")
+        fused = False
     with watched(watcher, "compile"):
         form = Form(fused, assembly)
         compiled = compile_policy(policy, program, goal, form, compiler, folder)
@@ -73,24 +76,3 @@ def publish_report(artifact: Artifact, report: Report) -> None:
     write_aside(artifact.folder / "report.json", data)
     page = render(report, manifest.spec, clock_hz=manifest.target.clock_hz)
     write_aside(artifact.folder / "report.html", page)
-
-
-def _choose(
-    policy: Policy,
-    program: ir.Program,
-    goal: Target,
-    assembly: str,
-    compiler: Compiler,
-    cache: StageCache,
-) -> bool:
-    """`choose_fused`, kept."""
-    inputs = {
-        "policy": policy.sha256(),
-        "target": goal.model_dump(mode="json"),
-        "kernels": assembly,
-        "compiler": compiler.version,
-        "by": installed("unicorn", "capstone"),
-    }
-    return cache.get(
-        "choose", inputs, bool, lambda: choose_fused(policy, program, goal, assembly, compiler)
-    )

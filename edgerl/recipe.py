@@ -12,19 +12,15 @@
 Paths in a recipe are relative to the file it stands in.
 """
 
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from edgerl.errors import UserError
+from edgerl.documents import read_toml, validated
 from edgerl.policies import FAMILIES
-from edgerl.policies.spec import explain
+from edgerl.targets import is_board_file
 from edgerl.toolchain.checks.limits import require_figure
-
-_MOST_BYTES = 1 << 20
 
 
 class _Table(BaseModel):
@@ -39,49 +35,71 @@ def _figures(limits: dict[str, float]) -> dict[str, float]:
 
 Bound = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Limits = Annotated[dict[str, Bound], AfterValidator(_figures)]
-TableT = TypeVar("TableT", bound=_Table)
 
 
 class Source(_Table):
     """Where the policy comes from: a family's name or a file, and a spec file if any."""
 
-    policy: str
-    spec: Path | None = None
+    policy: str = Field(
+        description="The name of a family (edgerl policies) or the path of a policy's file, "
+        "relative to the recipe."
+    )
+    spec: Path | None = Field(
+        default=None, description="The path of a spec, which says what the policy's numbers mean."
+    )
+    layers: Path | None = Field(
+        default=None, description="The path of a list of layers, where the file is bare weights."
+    )
+    vecnormalize: Path | None = Field(
+        default=None, description="The path of the statistics that VecNormalize.save() wrote."
+    )
 
 
 class TargetChoice(_Table):
     """What it is compiled for, and how."""
 
-    name: str
-    format: Literal["f32"] = "f32"
-    fma: Literal["on", "off", "auto"] = "auto"
-    kernels: Literal["auto", "portable"] = "auto"
-    compiler: Literal["zig", "gcc"] = "zig"
-    output: Path | None = None
+    name: str = Field(
+        description="The name of a target (edgerl targets) or the path of a board file, "
+        "relative to the recipe."
+    )
+    format: Literal["f32"] = Field(default="f32", description="The number format.")
+    fma: Literal["on", "off", "auto"] = Field(
+        default="auto",
+        description="Fused multiply-add; auto takes the form with fewer modelled cycles.",
+    )
+    kernels: Literal["auto", "portable"] = Field(
+        default="auto", description="Assembly where there is some, or C alone."
+    )
+    compiler: Literal["zig", "gcc"] = Field(
+        default="zig", description="The cross compiler of the firmware."
+    )
+    output: Path | None = Field(
+        default=None, description="The folder of the artifact, relative to the recipe."
+    )
 
 
 class Check(_Table):
     """What is measured and held to. `limits` bound a figure of `measured` from above."""
 
-    episodes: int | None = Field(default=None, ge=1, le=1_000_000)
-    cross_check: bool = True
-    limits: Limits = Field(default_factory=dict)
+    episodes: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="The flights of a closed-loop suite."
+    )
+    cross_check: bool = Field(
+        default=True, description="Whether other compilers and emulators here take part."
+    )
+    limits: Limits = Field(
+        default_factory=dict, description="Upper bounds of figures: instructions, flash_bytes."
+    )
 
 
 class Recipe(_Table):
     """The pipeline: source, target, and the check if there is one."""
 
-    source: Source
-    target: TargetChoice
-    check: Check | None = None
-
-
-def validated(kind: type[TableT], rows: Mapping[str, object], where: str) -> TableT:
-    """`rows` as a table of `kind`. Raises UserError, naming `where` and the key, if it is none."""
-    try:
-        return kind.model_validate(rows)
-    except ValidationError as error:
-        raise UserError(explain(error, where)) from error
+    source: Source = Field(description="Where the policy comes from.")
+    target: TargetChoice = Field(description="What the policy is compiled for, and how.")
+    check: Check | None = Field(
+        default=None, description="What is checked. Without this table nothing is."
+    )
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -89,34 +107,28 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises UserError, naming file and key, when it cannot be read or is no recipe.
     """
-    recipe = validated(Recipe, _rows(path), str(path))
+    recipe = validated(Recipe, read_toml(path, "recipe"), str(path))
     source, choice, folder = recipe.source, recipe.target, path.parent
     family = source.policy in FAMILIES
     return recipe.model_copy(
         update={
             "source": Source(
                 policy=source.policy if family else str(folder / source.policy),
-                spec=None if source.spec is None else folder / source.spec,
+                spec=_beside(folder, source.spec),
+                layers=_beside(folder, source.layers),
+                vecnormalize=_beside(folder, source.vecnormalize),
             ),
             "target": choice.model_copy(
-                update={"output": None if choice.output is None else folder / choice.output}
+                update={
+                    "name": str(folder / choice.name)
+                    if is_board_file(choice.name)
+                    else choice.name,
+                    "output": _beside(folder, choice.output),
+                }
             ),
         }
     )
 
 
-def _rows(path: Path) -> dict[str, object]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > _MOST_BYTES:
-        raise UserError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; that is no recipe")
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason})") from error
-    # A value nested too deeply ends the parser's recursion.
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not TOML: {error}") from error
+def _beside(folder: Path, path: Path | None) -> Path | None:
+    return None if path is None else folder / path

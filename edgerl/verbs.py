@@ -4,9 +4,8 @@ Standard output carries the result (a table, or JSON with --json); progress and 
 standard error.
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.completion import install_callback, show_callback
@@ -14,6 +13,8 @@ from typer.completion import install_callback, show_callback
 from edgerl.console import Console
 from edgerl.errors import UserError
 from edgerl.exits import GOOD, MISSED, command
+from edgerl.listing import listing
+from edgerl.options import Debug, Json, print_json, target_names
 
 if TYPE_CHECKING:
     from edgerl.recipe import Check, Recipe
@@ -30,13 +31,17 @@ app = typer.Typer(
     "edgerl inspect policy.onnx   edgerl doctor",
 )
 
-_RECIPE_SAYS = ("target", "spec", "output", "fma", "kernels", "compiler", "limit")
-
-
-def _targets(incomplete: str) -> list[tuple[str, str]]:
-    from edgerl.targets import targets as known
-
-    return [(row.name, row.about) for row in known().values() if row.name.startswith(incomplete)]
+_RECIPE_SAYS = (
+    "target",
+    "spec",
+    "layers",
+    "vecnormalize",
+    "output",
+    "fma",
+    "kernels",
+    "compiler",
+    "limit",
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,14 +53,17 @@ def _show_version(wanted: bool) -> None:
 
 
 Shell = Literal["bash", "zsh", "fish", "powershell", "pwsh"]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Ignore results of earlier runs.")]
 SpecFile = Annotated[
     Path | None, typer.Option("--spec", help="TOML file naming signals, units, ranges and rate.")
+]
+LayersFile = Annotated[
+    Path | None, typer.Option("--layers", help="TOML file that lists the layers of bare weights.")
+]
+VecNormalizeFile = Annotated[
+    Path | None,
+    typer.Option("--vecnormalize", help="The statistics that VecNormalize.save() wrote."),
 ]
 Limits = Annotated[
     list[str] | None,
@@ -87,13 +95,20 @@ def root(
 def compile_verb(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="A family's name, an .onnx file, or a recipe.toml.")
+        str, typer.Argument(help="A family's name, a policy's file, or a recipe.toml.")
     ],
     target: Annotated[
         str | None,
-        typer.Option("--target", "-t", help="See: edgerl targets", autocompletion=_targets),
+        typer.Option(
+            "--target",
+            "-t",
+            help="A name (see: edgerl targets) or a board.toml.",
+            autocompletion=target_names,
+        ),
     ] = None,
     spec: SpecFile = None,
+    layers: LayersFile = None,
+    vecnormalize: VecNormalizeFile = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Artifact folder.")] = None,
     fma: Annotated[
         Literal["on", "off", "auto"],
@@ -114,7 +129,8 @@ def compile_verb(
 ) -> int:
     """Compile a policy into C, firmware and golden vectors for a target."""
     from edgerl import pipeline
-    from edgerl.recipe import Recipe, validated
+    from edgerl.documents import validated
+    from edgerl.recipe import Recipe
 
     if source.endswith(".toml"):
         recipe = _recipe(Path(source), context, check)
@@ -124,7 +140,12 @@ def compile_verb(
         choice = {"name": target, "fma": fma, "kernels": kernels, "compiler": compiler}
         asked = _asked(limit)
         rows = {
-            "source": {"policy": source, "spec": spec},
+            "source": {
+                "policy": source,
+                "spec": spec,
+                "layers": layers,
+                "vecnormalize": vecnormalize,
+            },
             "target": {**choice, "output": output},
             "check": asked if check or asked.limits else None,
         }
@@ -183,10 +204,44 @@ def evaluate(
         limits=_bounds(limit), watcher=console,
     )  # fmt: skip
     if as_json:
-        _print_json(evaluation.to_json())
+        print_json(evaluation.to_json())
     else:
         console.evaluation(evaluation)
     return GOOD if evaluation.ok else MISSED
+
+
+@app.command(epilog="Example:  edgerl replay flight.csv --artifact build/raptor-crazyflie21-f32")
+@command
+def replay(
+    log: Annotated[Path, typer.Argument(help="CSV file with a column for every observation.")],
+    artifact: Annotated[Path, typer.Option("--artifact", "-a", help="Folder that a compile left.")],
+    on: Annotated[
+        Literal["host", "emulated"],
+        typer.Option(help="The host twin, or the firmware on an emulated core."),
+    ] = "host",
+    mode: Annotated[
+        Literal["step", "evaluate"], typer.Option(help="The guarded step or the bare network.")
+    ] = "step",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for actions.csv and replay.html.")
+    ] = None,
+    limit: Limits = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Run a recorded log through an artifact and plot it action by action."""
+    from edgerl.replaying import replay as run_log
+
+    console = Console(quiet=quiet)
+    replayed = run_log(
+        log, artifact, on=on, mode=mode, output=output, limits=_bounds(limit), watcher=console
+    )
+    if as_json:
+        print_json(replayed.to_json())
+    else:
+        console.replay(replayed)
+    return GOOD if replayed.ok else MISSED
 
 
 @app.command(epilog="Example:  edgerl inspect policy.onnx --spec spec.toml")
@@ -203,67 +258,50 @@ def inspect(
 
     facts = look(source, spec)
     if as_json:
-        _print_json(facts.to_json())
+        print_json(facts.to_json())
     else:
         Console(quiet=quiet).inspection(facts)
     return GOOD
 
 
-@app.command(epilog="Example:  edgerl targets --explain crazyflie21")
+@app.command(name="import", epilog="Example:  edgerl import ppo.zip -o policy.onnx")
 @command
-def targets(
-    explain: Annotated[
-        str | None,
-        typer.Option("--explain", metavar="NAME", help="All about one.", autocompletion=_targets),
+def import_verb(
+    source: Annotated[
+        Path, typer.Argument(help="A checkpoint: .zip, .pt, .pt2, .safetensors, .h5, .onnx.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The policy's file; else NAME.onnx.")
+    ] = None,
+    spec: SpecFile = None,
+    layers: LayersFile = None,
+    vecnormalize: VecNormalizeFile = None,
+    template: Annotated[
+        Path | None,
+        typer.Option("--template", help="Only write a spec to fill in, from what is known."),
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """List the boards and cores that edgerl compiles for."""
-    from edgerl.inspection import explain_target
-    from edgerl.targets import target, targets
+    """Make a checkpoint of another tool the one .onnx file that a policy is."""
+    from edgerl.importing import bring, write_spec
 
-    if explain is not None:
-        row = target(explain)
-        if as_json:
-            _print_json(row.model_dump(mode="json"))
-        else:
-            Console().explanation(explain_target(row))
+    console = Console(quiet=quiet)
+    if template is not None:
+        write_spec(source, template, layers=layers, vecnormalize=vecnormalize)
+        console.say(f"wrote {template}: change what is not so, then give --spec {template}")
         return GOOD
-    rows = list(targets().values())
+    imported = bring(source, output, spec=spec, layers=layers, vecnormalize=vecnormalize)
     if as_json:
-        _print_json([row.model_dump(mode="json") for row in rows])
+        print_json(imported.to_json())
     else:
-        Console().targets(rows)
+        console.inspection(imported.facts)
+        console.say(f"wrote {imported.path}")
     return GOOD
 
 
-@app.command(epilog="Example:  edgerl policies --json")
-@command
-def policies(as_json: Json = False, debug: Debug = False) -> int:
-    """List the published policies that edgerl loads by name."""
-    from edgerl.policies import policies as known
-
-    rows = [{"name": f.name, "about": f.about} for f in known()]
-    if as_json:
-        _print_json(rows)
-    else:
-        Console().explanation({row["name"]: row["about"] for row in rows})
-    return GOOD
-
-
-@app.command(epilog="Example:  edgerl doctor --json")
-@command
-def doctor(as_json: Json = False, debug: Debug = False) -> int:
-    """Show which tools were found, what each missing one would add, and how to install it."""
-    from edgerl.diagnosis import diagnose
-
-    rows = diagnose()
-    if as_json:
-        _print_json([vars(row) for row in rows])
-    else:
-        Console().diagnosis(rows)
-    return GOOD
+app.add_typer(listing)
 
 
 def _recipe(path: Path, context: typer.Context, check: bool) -> "Recipe":
@@ -279,7 +317,8 @@ def _recipe(path: Path, context: typer.Context, check: bool) -> "Recipe":
 
 
 def _asked(limit: list[str] | None) -> "Check":
-    from edgerl.recipe import Check, validated
+    from edgerl.documents import validated
+    from edgerl.recipe import Check
 
     return validated(Check, {"limits": _bounds(limit)}, "--limit")
 
@@ -311,11 +350,7 @@ def _cache(fresh: bool) -> "StageCache":
 def _conclude(report: "Report", folder: Path, as_json: bool, console: Console) -> int:
     """Print a report; the exit code that it means."""
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         console.report(report, folder)
     return GOOD if report.ok else MISSED
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))

@@ -14,6 +14,8 @@ from edgerl.recipe import Check, Recipe, Source, TargetChoice
 
 # onnxruntime reports the models that it runs to its makers unless asked not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Tests run beside each other; libraries that each take every core only get into the way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -235,6 +235,18 @@ def _clipped(g: Graph, draw: Draw, x: Signal) -> Signal:
     return g.one("Clip", x[0], g.scalar(-1.0), g.scalar(1.5)), x[1]
 
 
+def _chosen(g: Graph, draw: Draw, x: Signal) -> Signal:
+    """A discrete action, or one for each of two slices."""
+    parts = [x[0]]
+    if x[1] > 1:
+        cut = draw(st.integers(0, x[1] - 1))
+        if cut:
+            parts = g.node("Split", x[0], g.axis(cut, x[1] - cut), outputs=2, axis=1)
+    indices = [g.one("ArgMax", part, axis=1) for part in parts]
+    index = g.one("Concat", *indices, axis=1) if len(indices) > 1 else indices[0]
+    return g.one("Cast", index, to=TensorProto.FLOAT), len(indices)
+
+
 def _recurrent(g: Graph, draw: Draw, x: Signal) -> Signal:
     size, joined = draw(st.integers(1, MOST)), draw(st.booleans())
     match draw(st.integers(0, 4)):
@@ -251,7 +263,7 @@ def _recurrent(g: Graph, draw: Draw, x: Signal) -> Signal:
 
 
 _BLOCKS = (_layer, _residual, _split, _gated, _norm, _scaled, _clipped, _recurrent)
-_ENDS = (None, "Tanh", "Clip", "Softmax")
+_ENDS = (None, "Tanh", "Clip", "Softmax", "ArgMax")
 
 
 @st.composite
@@ -268,6 +280,8 @@ def models(draw: Draw, most_blocks: int = 5) -> onnx.ModelProto:
     match draw(st.sampled_from(_ENDS)):
         case "Clip":
             action = _clipped(g, draw, action)
+        case "ArgMax":
+            action = _chosen(g, draw, action)
         case None:
             pass
         case end:

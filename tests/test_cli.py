@@ -390,7 +390,7 @@ def test_a_policy_that_does_not_fit_is_refused_with_the_numbers(
         "RAM": big.model_copy(update={"name": "tiny", "ram": ram}),
     }
     for memory, board in boards.items():
-        monkeypatch.setattr("edgerl.pipeline.target", lambda name, board=board: board)
+        monkeypatch.setattr("edgerl.pipeline.find_target", lambda name, board=board: board)
         code, out, err = run("compile", small_policy, "-t", "tiny", "-o", tmp_path / "a")
         assert (code, out) == (2, "")
         line = one_line(err)

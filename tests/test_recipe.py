@@ -18,7 +18,6 @@ from edgerl.toolchain.artifact import read_artifact
 
 # Everything that a cached stage computes, by the module that calls it.
 COMPUTED = {
-    "choose_fused": pipeline,
     "counted": checking,
     "parity": checking,
     "against_onnxruntime": checking,
@@ -161,7 +160,7 @@ def test_an_edited_recipe_computes_only_what_changed(tmp_path, computed):
 
     first = run("episodes = 8")
     assert computed == {
-        "choose_fused": 1, "parity": 1, "against_onnxruntime": 1, "single_step_error": 1,
+        "parity": 1, "against_onnxruntime": 1, "single_step_error": 1,
         "closed_loop": 2,
     }  # fmt: skip
     computed.clear()
@@ -193,7 +192,7 @@ def test_a_changed_policy_is_computed_anew(tmp_path, computed):
     assert computed == {}
     save(2.0)
     second = pipeline.run(load_recipe(recipe), cache=cache)
-    stages = ("choose_fused", "parity", "against_onnxruntime", "single_step_error")
+    stages = ("parity", "against_onnxruntime", "single_step_error")
     assert computed == dict.fromkeys(stages, 1)
     assert second.artifact.manifest.build_id != first.artifact.manifest.build_id
 

@@ -24,17 +24,20 @@ SOURCES = {
 # What each room may import of ours beside itself. What lies in no room stands on top.
 BELOW = {
     "errors": set(),
-    "targets": {"errors"},
-    "policies": {"errors"},
-    "toolchain": {"errors", "targets", "policies"},
-    "compress": {"errors", "targets", "policies", "toolchain"},
-    "hil": {"errors", "targets", "policies", "toolchain"},
+    "documents": {"errors"},
+    "targets": {"errors", "documents"},
+    "policies": {"errors", "documents"},
+    "toolchain": {"errors", "documents", "targets", "policies"},
+    "compress": {"errors", "documents", "targets", "policies", "toolchain"},
+    "hil": {"errors", "documents", "targets", "policies", "toolchain"},
 }
 ENTRANCES = {
     "cli": {"__main__"},
     "verbs": {"cli"},
-    "console": {"verbs"},
-    "exits": {"cli", "verbs"},
+    "listing": {"verbs"},
+    "options": {"verbs", "listing"},
+    "console": {"verbs", "listing"},
+    "exits": {"cli", "verbs", "listing"},
 }
 
 HEAVY = {

@@ -3,14 +3,13 @@
 The weights are read from the checkpoint inside the user's installed `foundation-policy`
 package; the package itself is never imported or run. The network is
 `22 -> Dense 16, ReLU -> GRU 16 -> Dense 4`, one step every 10 ms; it has no output
-non-linearity, so its action is clamped to [-1, 1] outside the graph.
+non-linearity, so its action is clamped to [-1, 1] outside the graph. The checkpoint is RLtools'
+(see `importers.rltools`), held here to being the published one.
 """
 
 import hashlib
-import io
 import json
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgerl.errors import ToolError, UserError
 from edgerl.policies.boundary import agree, find
+from edgerl.policies.importers.containers.hdf5 import Hdf5, open_hdf5
+from edgerl.policies.importers.rltools import Dense, Gru, read_layers
 from edgerl.policies.policy import Floats, Policy, Trace
 from edgerl.policies.spec import PolicySpec, Signal, StateSignal
 
@@ -30,7 +31,6 @@ _MAX_BYTES = 16 << 20
 _OBSERVATION = (
     "Position.OrientationRotationMatrix.LinearVelocity.AngularVelocityDelayed(0).ActionHistory(1)"
 )
-_LAYERS = "actor/layers"
 _SHAPES: dict[str, tuple[int, ...]] = {
     "actor/layers/0/weights/parameters": (16, 22),
     "actor/layers/0/biases/parameters": (1, 16),
@@ -41,16 +41,15 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "actor/layers/1/initial_hidden_state/parameters": (16,),
     "actor/layers/2/weights/parameters": (4, 16),
     "actor/layers/2/biases/parameters": (1, 4),
-    "example/input": (500, 2, 22),
-    "example/output": (500, 2, 4),
 }
-_ATTRIBUTES = {
-    "actor": ("type", "sequential"),
-    "actor/layers/0": ("type", "dense"),
-    "actor/layers/1": ("type", "gru"),
-    "actor/layers/2": ("type", "dense"),
-}
-_ACTIVATIONS = {"actor/layers/0": "RELU", "actor/layers/2": "IDENTITY"}
+_ATTRIBUTES = (
+    ("actor", "type", "sequential"),
+    ("actor/layers/0", "type", "dense"),
+    ("actor/layers/0", "activation_function", "RELU"),
+    ("actor/layers/1", "type", "gru"),
+    ("actor/layers/2", "type", "dense"),
+    ("actor/layers/2", "activation_function", "IDENTITY"),
+)
 
 
 def spec() -> PolicySpec:
@@ -96,8 +95,16 @@ def load(given: PolicySpec | None = None) -> Policy:
     checkpoint is not the network described above or `given` does not fit it.
     """
     content, version = _checkpoint()
-    tensors, name = _read(content)
-    graph, meant = _graph(tensors), given or spec()
+    # Whatever is wrong with the file is said after these words.
+    where = f"{_CHECKPOINT}: not a RAPTOR checkpoint"
+    file = open_hdf5(content, where, INSTALL, trusted=True)
+    _require(file)
+    encoder, memory, head = read_layers(file, "actor")
+    observations = _tensor(file, "example/input", (500, 2, 22))
+    actions = _tensor(file, "example/output", (500, 2, 4))
+    name = str(file.text("actor", "checkpoint_name"))
+    assert isinstance(encoder, Dense) and isinstance(memory, Gru) and isinstance(head, Dense)
+    graph, meant = _graph(encoder, memory, head), given or spec()
     agree(meant, find(graph, (), "raptor"), "raptor")
     return Policy(
         graph=graph,
@@ -109,11 +116,7 @@ def load(given: PolicySpec | None = None) -> Policy:
             "package": f"foundation-policy {version}",
             "sha256": hashlib.sha256(content).hexdigest(),
         },
-        examples=Trace(
-            observations=tensors["example/input"],
-            actions=tensors["example/output"],
-            source=f"foundation-policy {version}",
-        ),
+        examples=Trace(observations, actions, source=f"foundation-policy {version}"),
     )
 
 
@@ -139,48 +142,37 @@ def _checkpoint() -> tuple[bytes, str]:
     return content, package.version
 
 
-def _read(content: bytes) -> tuple[dict[str, Floats], str]:
-    """Every tensor of the checkpoint, checked, and the checkpoint's own name."""
+def _require(file: Hdf5) -> None:
+    """UserError unless a checkpoint has the layers, sizes and observation of the published one."""
+    for group, key, expected in _ATTRIBUTES:
+        found = file.text(group, key)
+        if found != expected:
+            raise UserError(
+                f"{file.where}: {group} has {key} {str(found)[:40]!r}, expected {expected!r}"
+            )
+    layers = file.names("actor/layers")
+    if len(layers) != 3:
+        raise UserError(f"{file.where}: actor/layers has {len(layers)} layers, not 3")
+    for path, shape in _SHAPES.items():
+        _tensor(file, path, shape)
     try:
-        import h5py
-    except ImportError as error:
-        raise ToolError(f"reading the RAPTOR checkpoint needs h5py: {INSTALL}") from error
-    try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            for group, (key, expected) in _ATTRIBUTES.items():
-                _agree(file, group, key, expected)
-            for group, expected in _ACTIVATIONS.items():
-                _agree(file, group, "activation_function", expected)
-            if len(file[_LAYERS]) != 3:
-                raise UserError(f"{_CHECKPOINT}: {_LAYERS} has {len(file[_LAYERS])} layers, not 3")
-            observation = json.loads(file["actor"].attrs["meta"])["environment"]["observation"]
-            if observation != _OBSERVATION:
-                raise UserError(
-                    f"{_CHECKPOINT}: the observation is {str(observation)[:80]!r}, "
-                    "not the one RAPTOR was published with"
-                )
-            tensors = {path: _tensor(file, path, shape) for path, shape in _SHAPES.items()}
-            return tensors, str(file["actor"].attrs["checkpoint_name"])
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{_CHECKPOINT}: not a RAPTOR checkpoint ({reason})") from error
-
-
-def _agree(file: Any, group: str, key: str, expected: str) -> None:
-    found = str(file[group].attrs[key])
-    if found != expected:
-        raise UserError(f"{_CHECKPOINT}: {group} has {key} {found[:40]!r}, expected {expected!r}")
-
-
-def _tensor(file: Any, path: str, shape: tuple[int, ...]) -> Floats:
-    data = file[path]
-    if tuple(data.shape) != shape or data.dtype != np.float32:
+        meta = json.loads(file.text("actor", "meta") or "")
+        observation = meta["environment"]["observation"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{file.where}: its meta describes no observation") from error
+    if observation != _OBSERVATION:
         raise UserError(
-            f"{_CHECKPOINT}: {path} is {data.dtype} {tuple(data.shape)}, expected float32 {shape}"
+            f"{file.where}: the observation is {str(observation)[:80]!r}, "
+            "not the one RAPTOR was published with"
         )
-    values: Floats = data[()]
-    if not np.isfinite(values).all():
-        raise UserError(f"{_CHECKPOINT}: {path} holds values that are not finite")
+
+
+def _tensor(file: Hdf5, path: str, shape: tuple[int, ...]) -> Floats:
+    values: Floats = file.tensor(path)
+    if values.shape != shape or values.dtype != np.float32:
+        raise UserError(
+            f"{file.where}: {path} is {values.dtype} {values.shape}, expected float32 {shape}"
+        )
     return values
 
 
@@ -190,28 +182,23 @@ def _update_first(rows: Floats) -> Floats:
     return np.concatenate([update, reset, new])
 
 
-def _graph(tensors: dict[str, Floats]) -> onnx.ModelProto:
+def _graph(encoder: Dense, memory: Gru, head: Dense) -> onnx.ModelProto:
     """The single-step graph: observation [1, 22], hidden [1, 16] to action, hidden_next.
 
     The state that travels is the deviation from the checkpoint's initial hidden state, so
-    that a state of zeros is a fresh start whatever the checkpoint's initial state is.
+    that a state of zeros is a fresh start whatever the checkpoint's initial state is. The names
+    and the order of everything are part of what was released: the file's hash depends on them.
     """
-
-    def layer(path: str) -> Floats:
-        return tensors[f"{_LAYERS}/{path}/parameters"]
-
-    gru_bias = np.concatenate(
-        [_update_first(layer("1/biases_input")), _update_first(layer("1/biases_hidden"))]
-    )
+    gru_bias = np.concatenate([_update_first(memory.b_input), _update_first(memory.b_hidden)])
     initializers = {
-        "input_weights": layer("0/weights"),
-        "input_bias": layer("0/biases").reshape(-1),
-        "gru_weights_input": _update_first(layer("1/weights_input"))[np.newaxis],
-        "gru_weights_hidden": _update_first(layer("1/weights_hidden"))[np.newaxis],
+        "input_weights": encoder.weight,
+        "input_bias": encoder.bias,
+        "gru_weights_input": _update_first(memory.w_input)[np.newaxis],
+        "gru_weights_hidden": _update_first(memory.w_hidden)[np.newaxis],
         "gru_biases": gru_bias[np.newaxis],
-        "initial_hidden": layer("1/initial_hidden_state"),
-        "output_weights": layer("2/weights"),
-        "output_bias": layer("2/biases").reshape(-1),
+        "initial_hidden": memory.initial,
+        "output_weights": head.weight,
+        "output_bias": head.bias,
         "sequence_axis": np.array([0], dtype=np.int64),
     }
     gru_inputs = ["sequence", "gru_weights_input", "gru_weights_hidden", "gru_biases", "", "past"]

@@ -7,7 +7,6 @@ checked against the graph, carried in the policy's metadata, and printed into th
 
 import math
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,12 +15,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from edgerl.errors import UserError
+from edgerl.documents import explain as explain
+from edgerl.documents import read_toml, validated
 from edgerl.policies.vocabulary import meaning
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}\Z")
@@ -54,8 +54,16 @@ def label(text: str) -> str:
     return text
 
 
-Identifier = Annotated[str, AfterValidator(identifier)]
-Label = Annotated[str, AfterValidator(label)]
+Identifier = Annotated[
+    str,
+    AfterValidator(identifier),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{0,39}$"}),
+]
+Label = Annotated[
+    str,
+    AfterValidator(label),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9 _./^*+%()-]{0,40}$"}),
+]
 
 
 class _Row(BaseModel):
@@ -70,13 +78,22 @@ class Signal(_Row):
     sign as the stack sees it.
     """
 
-    name: Identifier
-    size: int = Field(ge=1, le=65536)
-    unit: Label = "1"
-    frame: Label = ""
-    range: tuple[float, float]
-    labels: tuple[Identifier, ...] = ()
-    spin: tuple[Literal[-1, 1], ...] = ()
+    name: Identifier = Field(
+        description="The name of the signal. One of the vocabulary brings unit, frame, range and "
+        "mostly size (edgerl vocabulary)."
+    )
+    size: int = Field(ge=1, le=65536, description="The number of elements.")
+    unit: Label = Field(default="1", description="The unit of every element, such as m/s.")
+    frame: Label = Field(default="", description="The frame of reference, such as body-FLU.")
+    range: tuple[float, float] = Field(
+        description="The lowest and the highest valid value of every element."
+    )
+    labels: tuple[Identifier, ...] = Field(
+        default=(), description="A name for each element: motor positions, joints."
+    )
+    spin: tuple[Literal[-1, 1], ...] = Field(
+        default=(), description="The sign of each motor's yaw torque as the stack sees it."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -115,8 +132,8 @@ class Signal(_Row):
 class StateSignal(_Row):
     """One recurrent state vector, zero after reset."""
 
-    name: Identifier
-    size: int = Field(ge=1, le=65536)
+    name: Identifier = Field(description="The name of the state.")
+    size: int = Field(ge=1, le=65536, description="The number of elements.")
 
 
 class PolicySpec(_Row):
@@ -129,16 +146,36 @@ class PolicySpec(_Row):
     `fallback` outputs `fallback`, and both leave the recurrent state as it was.
     """
 
-    name: Identifier
-    rate_hz: float = Field(gt=0.0, le=100_000.0, default=100.0)
-    licence: Label = ""
-    observation: tuple[Signal, ...] = Field(min_length=1)
-    action: tuple[Signal, ...] = Field(min_length=1)
-    state: tuple[StateSignal, ...] = ()
-    feedback: Literal["raw", "clamped", "applied"] = "clamped"
-    out_of_range: Literal["saturate", "hold", "fallback"] = "saturate"
-    non_finite: Literal["hold", "fallback"] = "hold"
-    fallback: tuple[float, ...] = ()
+    name: Identifier = Field(description="The name of the policy, which its C functions bear.")
+    rate_hz: float = Field(
+        gt=0.0, le=100_000.0, default=100.0, description="The rate of the control loop in Hz."
+    )
+    licence: Label = Field(default="", description="The licence of the weights.")
+    observation: tuple[Signal, ...] = Field(
+        min_length=1, description="The signals of the observation vector, in order."
+    )
+    action: tuple[Signal, ...] = Field(
+        min_length=1, description="The signals of the action vector, in order."
+    )
+    state: tuple[StateSignal, ...] = Field(
+        default=(), description="The recurrent states, in the order of the graph's inputs."
+    )
+    feedback: Literal["raw", "clamped", "applied"] = Field(
+        default="clamped",
+        description="Which previous action returns in the observation: the network's raw output, "
+        "the clamped one, or the one that the actuators applied.",
+    )
+    out_of_range: Literal["saturate", "hold", "fallback"] = Field(
+        default="saturate",
+        description="What is done with an observation outside its range: the nearest valid value "
+        "is taken, the last good action held, or the fallback action given.",
+    )
+    non_finite: Literal["hold", "fallback"] = Field(
+        default="hold", description="What is done with an observation that is no finite number."
+    )
+    fallback: tuple[float, ...] = Field(
+        default=(), description="The action of last resort, one value for each element."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -187,30 +224,10 @@ class PolicySpec(_Row):
         return tuple(min(max(0.0, low), high) for low, high in self.action_ranges())
 
 
-def explain(error: ValidationError, where: str) -> str:
-    """One line for the first fault of a pydantic error: file, key, what is wrong."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-    message = first["msg"].removeprefix("Value error, ")
-    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
-    return f"{where}: {key}: {message}{more}"
-
-
 def load_spec(path: Path) -> PolicySpec:
     """Read a spec from a TOML file.
 
     Raises UserError, naming file and key, when the file is unreadable, not TOML, or not a
     valid spec.
     """
-    try:
-        if path.stat().st_size > 1 << 20:
-            raise UserError(f"{path}: larger than 1 MiB; that is no spec")
-        rows = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML: {error}") from error
-    try:
-        return PolicySpec.model_validate(rows)
-    except ValidationError as error:
-        raise UserError(explain(error, str(path))) from error
+    return validated(PolicySpec, read_toml(path, "spec"), str(path))

@@ -5,7 +5,12 @@ packages map their own topics onto the same names. Free names are allowed and ca
 the spec says about them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+# How like two names are before one passes for a misspelling of the other (difflib's ratio).
+_NEAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,30 @@ FREE_SIGNAL = Meaning(None, "1", "", (-1.0e6, 1.0e6), "a signal of the policy's 
 def meaning(name: str) -> Meaning:
     """The vocabulary entry for `name`, or that of a free signal."""
     return VOCABULARY.get(name, FREE_SIGNAL)
+
+
+def doubts(names: Iterable[str]) -> tuple[str, ...]:
+    """What to say of free names that are almost names of the vocabulary.
+
+    A free name is allowed, so this is a remark and no refusal; a name that merely adds a word to
+    one of the vocabulary (`motor_left`) is left alone.
+    """
+    said = []
+    for name in names:
+        if name in VOCABULARY or set(_tails(name)) & set(VOCABULARY):
+            continue
+        for near in get_close_matches(name, VOCABULARY, n=1, cutoff=_NEAR):
+            said.append(
+                f"{name!r} is a signal of the policy's own; did you mean {near!r}, which is known?"
+            )
+    return tuple(said)
+
+
+def _tails(name: str) -> list[str]:
+    """`name` without its first words, and without its last words."""
+    words = name.split("_")
+    return [
+        "_".join(part)
+        for k in range(1, len(words))
+        for part in (words[k:], words[: len(words) - k])
+    ]

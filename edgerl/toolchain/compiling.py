@@ -24,14 +24,17 @@ from edgerl.toolchain.build import (
     build_host,
     require_stack,
 )
+from edgerl.toolchain.build.disassembly import Instruction
 from edgerl.toolchain.checks.measure import sizes
 from edgerl.toolchain.emit import Golden, Package, emit
+from edgerl.toolchain.emulators.cycles import cycles
 from edgerl.toolchain.golden import GoldenFile, Trace
 from edgerl.toolchain.manifest import CompilerEntry, Manifest, PolicyEntry
 from edgerl.toolchain.report.model import Measured
 from edgerl.toolchain.sbom import bill
 
-_COUNTED = 4  # inputs counted to choose a form: every input takes the same path
+# By architecture: a fused multiply-add, a product, a sum.
+_MULTIPLY_ADD = {"arm": ("vfma", "vmul", "vadd")}
 
 
 @dataclass(frozen=True)
@@ -47,35 +50,24 @@ def kernels_for(target: Target, kernels: str) -> str:
     return target.core.kernels if kernels == "auto" else ""
 
 
-def choose_fused(
-    policy: Policy, program: ir.Program, target: Target, assembly: str, compiler: Compiler
-) -> bool:
+def choose_fused(target: Target) -> bool:
     """Whether fused multiply-adds are the better form for `target`: fewer modelled cycles.
 
-    Where no published timing models the core there is nothing to weigh but instructions, of
-    which the fused form always has fewer; a core without the instruction, and the host, whose
-    processor is not known to have it, get the unfused form. Raises ToolError when the core has
-    a timing table but no emulator is installed.
+    The two forms of a program differ in nothing but their multiply-adds, one instruction or two,
+    so the core's timing table decides for all programs alike. Where no published timing models
+    the core there is nothing to weigh but instructions, of which the fused form always has
+    fewer; a core without the instruction, and the host, whose processor is not known to have it,
+    get the unfused form.
     """
     if target.native or not target.core.fma:
         return False
     if not target.core.cycles:
         return True
-    modelled = {}
-    for fused in (True, False):
-        package = emit(policy, program, fused=fused, assembly=assembly)
-        with temporary_folder() as folder:
-            image = _firmware(package, target, compiler, folder, "0" * 64, assembly)
-            modelled[fused] = _cycles(image, target, package.plan.observation_size)
-    return modelled[True] <= modelled[False]
-
-
-def _cycles(image: Image, target: Target, observation_size: int) -> int:
-    from edgerl.toolchain.emulators import UnicornCore, count
-
-    counted = count(UnicornCore(image, target), np.zeros((_COUNTED, observation_size), np.float32))
-    assert counted.cycles_model is not None
-    return counted.cycles_model
+    fused, product, total = (
+        cycles(target.core.cycles, Instruction(0, 4, mnemonic, "", False, None))
+        for mnemonic in _MULTIPLY_ADD[target.core.architecture]
+    )
+    return fused <= product + total
 
 
 @dataclass(frozen=True)

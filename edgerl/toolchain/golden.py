@@ -17,7 +17,7 @@ float32, statuses [T] uint32; last the SHA-256 of all that comes before it.
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ STEP_STEPS = 2_048
 SELF_TEST_STEPS = 4
 _SEED = 20_250_419
 _MOST_BYTES = 8 << 20
+# Of a trace, about one for each parameter and step: an emulated core does some millions a second.
+_MOST_PRODUCTS = 1 << 29
 # Where a range is wider than any signal, noise of a few units still visits both its sides.
 _WIDE = 8.0
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -49,6 +51,13 @@ class Trace:
     observations: Floats
     resets: npt.NDArray[np.bool_]
     expected: Run
+
+    def first(self, steps: int) -> "Trace":
+        """Its first `steps` steps."""
+        kept, run = slice(0, steps), self.expected
+        states = None if run.states is None else run.states[kept]
+        expected = Run(run.actions[kept], run.status[kept], states)
+        return Trace(self.mode, self.observations[kept], self.resets[kept], expected)
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,10 @@ class GoldenFile:
     def evaluate(self) -> Trace:
         """The trace of the bare network."""
         return next(t for t in self.traces if t.mode == "evaluate")
+
+    def shortened(self, share: int) -> "GoldenFile":
+        """The first steps of each trace, one of `share`."""
+        return replace(self, traces=tuple(t.first(len(t.resets) // share) for t in self.traces))
 
 
 def published(policy: Policy) -> Trace | None:
@@ -86,8 +99,9 @@ def inputs(policy: Policy, mode: Mode) -> tuple[Floats, npt.NDArray[np.bool_]]:
     spec = policy.spec
     n = spec.observation_size
     wanted = EVALUATE_STEPS if mode == "evaluate" else STEP_STEPS
-    # A very wide observation still gets a thousand steps.
-    steps = max(1024, min(wanted, _MOST_BYTES // (4 * n)))
+    # The widest observation and the largest network still get a thousand steps.
+    most = min(_MOST_BYTES // (4 * n), _MOST_PRODUCTS // max(1, policy.parameters))
+    steps = max(1024, min(wanted, most))
     rng = np.random.default_rng(_SEED + (mode == "step"))
     sequences: list[Floats] = []
     if policy.examples is not None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgerl.toolchain.ir import (
     Activate,
     Activation,
+    ArgMax,
     Binary,
     Clip,
     Dense,
@@ -92,6 +93,8 @@ def _perform(
         case Softmax(x, y):
             rising = np.exp(tensors[x] - tensors[x].max(axis=-1, keepdims=True))
             tensors[y] = rising / rising.sum(axis=-1, keepdims=True)
+        case ArgMax(x, y):
+            tensors[y] = tensors[x].argmax(axis=-1, keepdims=True).astype(dtype)
         case LayerNorm(x, scale, bias, epsilon, y):
             centred = tensors[x] - tensors[x].mean(axis=-1, keepdims=True)
             spread = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + dtype.type(epsilon))

@@ -148,6 +148,15 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class ArgMax:
+    """y [1] = the index of the first largest element of x, as a number. Both zeros are equal; a
+    NaN counts as larger than everything else."""
+
+    x: str
+    y: str
+
+
+@dataclass(frozen=True)
 class LayerNorm:
     """y = (x - mean) / sqrt(variance + epsilon) * scale + bias, over the whole vector."""
 
@@ -158,7 +167,9 @@ class LayerNorm:
     y: str
 
 
-Operation = Dense | Gru | Lstm | Linear | Activate | Binary | Clip | Gather | Softmax | LayerNorm
+Operation = (
+    Dense | Gru | Lstm | Linear | Activate | Binary | Clip | Gather | Softmax | ArgMax | LayerNorm
+)
 
 
 @dataclass(frozen=True)

@@ -254,9 +254,10 @@ def test_outputs_that_no_node_computes() -> None:
     assert difference(policy, lower(policy)) == 0.0
 
 
-@pytest.mark.parametrize("source", ["nothing", "policy.pt", "../x", "<b>"])
+@pytest.mark.parametrize("source", ["nothing", "policy.xyz", "../x", "<b>"])
 def test_unknown_source(source: str) -> None:
-    with pytest.raises(UserError, match=r"is no policy: give raptor, or an \.onnx file"):
+    known = r"is no policy: give raptor, an \.onnx file, or a checkpoint"
+    with pytest.raises(UserError, match=known):
         load(source)
 
 

@@ -13,6 +13,7 @@ from compiled import spec_of, step, twin_of
 from graphs import Graph, gru_cell, gru_operator, lstm_operator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from edgerl.errors import UserError
 from edgerl.policies import Policy
@@ -360,6 +361,107 @@ def test_an_activation_without_a_kernel_is_refused() -> None:
         error_bound(p, spec_of(p), fused=True)
 
 
+def deciding() -> ir.Program:
+    """The index of the largest of six sums."""
+    return program(
+        "deciding", [Builder(11).dense("o", 10, "x", 6), ir.ArgMax("x", "a")],
+        {"o": 10, "x": 6, "a": 1},
+    )  # fmt: skip
+
+
+def on_the_edge(p: ir.Program, observations: np.ndarray) -> np.ndarray:
+    """Observations moved to where the two largest sums are equal but for rounding."""
+    dense = p.operations[0]
+    assert isinstance(dense, ir.Dense)
+    weights = dense.sources[0][1].astype(np.float64)
+    sums = observations @ weights.T + dense.bias
+    second, first = np.argsort(sums, axis=1)[:, -2:].T
+    rows = np.arange(len(sums))
+    apart = weights[first] - weights[second]
+    moved = (sums[rows, first] - sums[rows, second]) / (apart**2).sum(axis=1)
+    return (observations - moved[:, np.newaxis] * apart).astype(np.float32)
+
+
+@NUMERICS
+def test_an_index_is_exact_unless_rounding_decides(fused: bool, folder: Path) -> None:
+    p, rng = deciding(), np.random.default_rng(12)
+    clear = rng.uniform(-3.0, 3.0, (ROWS, 10)).astype(np.float32)
+    edge = on_the_edge(p, clear)
+    action, _ = step(p, twin_of(p, folder, fused=fused), np.concatenate([clear, edge]), [])
+    exact, _ = interpreter.run(p, np.concatenate([clear, edge]), ())
+    bound = error_bound(p, spec_of(p), fused=fused, ranges=points(np.concatenate([clear, edge])))
+    assert (np.abs(action - exact) <= bound.emitted.action).all()
+    decided = ~bound.undecided
+    assert decided[:ROWS].mean() > 0.99
+    assert (bound.between.action[decided] == 0.0).all()
+    assert (bound.between.action[bound.undecided] >= 1.0).all()
+    at_edge = bound.undecided[ROWS:]
+    assert at_edge.mean() > 0.9
+    # Where it says that rounding decides, it does at times.
+    assert (action[ROWS:] != exact[ROWS:]).any()
+    low, high = interval_bounds(p, spec_of(p))["a"]
+    assert (low, high) == (0.0, 5.0)
+
+
+def test_the_first_of_equal_elements_is_certain() -> None:
+    """Exact ties and infinities need no margin."""
+    p = program("plain", [ir.ArgMax("o", "a")], {"o": 3, "a": 1})
+    rows = np.array([[2, 2, 1], [0, 2, 2], [-0.0, 0.0, -1], [1, 2, 3]], np.float32)
+    found = error_bound(p, spec_of(p), fused=True, ranges=points(rows))
+    assert not found.undecided.any() and not found.between.action.any()
+    exact = interval_bounds(p, spec_of(p), ranges=points(rows))["a"]
+    assert [list(v[:, 0]) for v in exact] == [[0, 1, 0, 2]] * 2
+    below = interval_bounds(p, spec_of(p), ranges=[(0, 1), (1, 2), (-1, 1)])["a"]
+    assert [float(v[0]) for v in below] == [0.0, 1.0]
+    overflown = [ir.Activate("square", "o", "x"), ir.ArgMax("x", "a")]
+    p = program("wild", overflown, {"o": 3, "x": 3, "a": 1})
+    wild = error_bound(p, spec_of(p), fused=True, ranges=[(0, 1), (0, 1e30), (0, 1)])
+    assert wild.undecided.all() and (wild.between.action <= 2.0 * 2.0).all()
+
+
+def discrete(weights_of: int = 31) -> onnx.ModelProto:
+    g = Graph(seed=weights_of)
+    scores = g.dense((g.one("Tanh", g.dense(("observation", 7), 8)[0]), 8), 5)
+    index = g.one("ArgMax", scores[0], axis=1)
+    return g.model(("observation", 7), (g.one("Cast", index, to=onnx.TensorProto.FLOAT), 1))
+
+
+def test_steps_too_close_to_call_are_counted_and_not_judged(tmp_path: Path) -> None:
+    """A last bit changed nowhere matters; between copies of one score it would decide."""
+
+    def blurred(p: ir.Program) -> ir.Program:
+        *rest, last, choice = p.operations
+        assert isinstance(last, ir.Dense)
+        bias = last.bias * np.float32(1.0 + 2.0**-23)
+        return replace(p, operations=(*rest, replace(last, bias=bias), choice))
+
+    found = compared(discrete(), tmp_path, fused=False, change=blurred)
+    assert found.ok and found.undecided < 10 and found.max_abs_error == 0.0
+
+    model = discrete()
+    for tensor in model.graph.initializer[-3:]:  # the scores' bias and weights, in either order
+        values = numpy_helper.to_array(tensor).copy()
+        if values.dtype == np.float32 and values.shape[0] == 5:
+            values[1] = values[0]
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    (tmp_path / "twice").mkdir()
+    twice = compared(model, tmp_path / "twice", fused=False)
+    assert twice.ok and twice.max_abs_error == 0.0
+    assert 30 < twice.undecided < 600
+
+
+def test_a_wrong_index_is_found_out(tmp_path: Path) -> None:
+    def wrong(p: ir.Program) -> ir.Program:
+        *rest, last, choice = p.operations
+        assert isinstance(last, ir.Dense)
+        ((x, w),) = last.sources
+        return replace(p, operations=(*rest, replace(last, sources=((x, 1.05 * w),)), choice))
+
+    found = compared(discrete(), tmp_path, fused=False, change=wrong)
+    assert not found.ok
+    assert found.max_abs_error >= 1.0 and found.of_bound > 1.0
+
+
 def compared(
     model: onnx.ModelProto,
     folder: Path,
@@ -373,7 +475,11 @@ def compared(
     spec = PolicySpec(
         name="graph",
         observation=(Signal(name=observation, size=size, range=(-4.0, 4.0)),),
-        action=(Signal(name="motor", size=8),),
+        action=(
+            Signal(
+                name="motor", size=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+            ),
+        ),
         state=tuple(StateSignal(name=n, size=k) for n, k in states),
     )
     policy = Policy(model, spec)

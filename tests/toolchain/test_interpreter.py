@@ -8,6 +8,7 @@ from torch.nn import functional
 from edgerl.toolchain.interpreter import activate, reset, run
 from edgerl.toolchain.ir import (
     Activate,
+    ArgMax,
     Binary,
     Clip,
     Dense,
@@ -94,6 +95,9 @@ CASES = {
     "clip": ((Clip("x", -np.abs(A), np.abs(A), "y"),), np.clip(X, -np.abs(A), np.abs(A))),
     "gather": ((Gather(("x", "x"), ((1, 0), (0, 3), (1, 3)), "y"),), X[:, [0, 3, 3]]),
     "softmax": ((Softmax("x", "y"),), torch.softmax(torch.from_numpy(X), -1).numpy()),
+    "argmax": (
+        (ArgMax("x", "y"),), torch.argmax(torch.from_numpy(X), -1, keepdim=True).numpy(),
+    ),
     "layer_norm": ((LayerNorm("x", A, B, 1e-3, "y"),), torch_layer_norm(A, B)),
     **{
         kind: (

@@ -12,12 +12,11 @@ calibration and search draw from seeds below it, `replace(SUITES["hover"], first
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import ceil, pi, sqrt
 
 import numpy as np
 
-from edgerl.errors import UserError
+from edgerl.errors import UserError, suggestion
 from edgerl.policies.plants.quadrotor import (
     DT,
     POSITION,
@@ -159,9 +158,7 @@ def suite_named(name: str) -> Suite:
     """The suite called `name`; UserError, with the nearest name, when there is none."""
     if name in SUITES:
         return SUITES[name]
-    close = get_close_matches(name, SUITES, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(SUITES)}"
-    raise UserError(f"unknown suite {name[:60]!r}; {hint}")
+    raise UserError(f"unknown suite {name[:60]!r}; {suggestion(name, SUITES)}")
 
 
 def fly(

@@ -24,11 +24,12 @@ from edgerl.toolchain.bounds.emitted import Emitted
 from edgerl.toolchain.bounds.enclosure import Doubles, Enclosure, exactly
 from edgerl.toolchain.bounds.library import AnyOrder
 from edgerl.toolchain.bounds.propagation import kept_states, propagate
-from edgerl.toolchain.ir import Program
+from edgerl.toolchain.ir import ArgMax, Program
 
 __all__ = ["Deviation", "ErrorBound", "error_bound", "interval_bounds"]
 
 Ranges = npt.ArrayLike
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class ErrorBound:
     `emitted` bounds |emitted code - exact|, `library` bounds |any float32 library - exact|,
     their sum |emitted code - onnxruntime|; infinite where there is none. `unbounded` names the
     tensors of the emitted program that may overflow, or follow from something that may.
+    `undecided` [...] is true where the largest elements that an ArgMax looks at are so close that
+    rounding decides between them: there the bounds are true and say little.
     """
 
     emitted: Deviation
     library: Deviation
     unbounded: tuple[str, ...]
+    undecided: Mask
 
     @property
     def between(self) -> Deviation:
@@ -92,7 +96,14 @@ def error_bound(
     ours = propagate(program, observation, memory, emitted)
     theirs = propagate(program, observation, memory, AnyOrder())
     unbounded = [name for name, tensor in ours.items() if not np.isfinite(tensor.reach).all()]
-    return ErrorBound(_deviation(program, ours), _deviation(program, theirs), tuple(unbounded))
+    indices = [op.y for op in program.operations if isinstance(op, ArgMax)]
+    undecided = np.zeros(observation.low.shape[:-1], bool)
+    for tensors in (ours, theirs):
+        for y in indices:
+            undecided = undecided | (tensors[y].error[..., 0] > 0.0)
+    return ErrorBound(
+        _deviation(program, ours), _deviation(program, theirs), tuple(unbounded), undecided
+    )
 
 
 def interval_bounds(

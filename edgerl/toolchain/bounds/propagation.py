@@ -25,6 +25,7 @@ from edgerl.toolchain.bounds.enclosure import (
 )
 from edgerl.toolchain.ir import (
     Activate,
+    ArgMax,
     Binary,
     Clip,
     Dense,
@@ -110,6 +111,8 @@ def _perform(operation: Operation, tensors: dict[str, Enclosure], arithmetic: Ar
             tensors[y] = side_by_side(parts).take([int(starts[k]) + j for k, j in picks])
         case Softmax(x, y):
             tensors[y] = _softmax(tensors[x], arithmetic)
+        case ArgMax(x, y):
+            tensors[y] = _first_largest(tensors[x])
         case LayerNorm(x, scale, bias, epsilon, y):
             normal = _normalised(tensors[x], epsilon, arithmetic)
             factor = exactly(scale, scale)
@@ -172,6 +175,28 @@ def _softmax(x: Enclosure, arithmetic: Arithmetic) -> Enclosure:
         np.where(fits, none, -np.inf),
         np.where(fits, whole, np.inf),
     )
+
+
+def _first_largest(x: Enclosure) -> Enclosure:
+    """The index is exact where the ranges of exact and of computed values leave but one."""
+    low, high = _indices(x.low, x.high)
+    least, most = _indices(x.least, x.most)
+    error = np.maximum(high - least, most - low)
+    return Enclosure(low, high, error, least, most)
+
+
+def _indices(low: Doubles, high: Doubles) -> Bounds:
+    """The first and the last index that a first largest element between these bounds can have:
+    where it can be larger than all before it, and no less than all after it."""
+    columns = low.shape[-1]
+    before = np.maximum.accumulate(low, axis=-1)[..., :-1]
+    after = np.maximum.accumulate(low[..., ::-1], axis=-1)[..., ::-1][..., 1:]
+    possible = np.ones(low.shape, bool)
+    possible[..., 1:] &= (high[..., 1:] > before) | (high[..., 1:] == np.inf)
+    possible[..., :-1] &= high[..., :-1] >= after
+    first = possible.argmax(axis=-1, keepdims=True)
+    last = columns - 1 - possible[..., ::-1].argmax(axis=-1, keepdims=True)
+    return first.astype(np.float64), last.astype(np.float64)
 
 
 def _normalised(x: Enclosure, epsilon: float, arithmetic: Arithmetic) -> Enclosure:

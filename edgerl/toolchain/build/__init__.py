@@ -6,7 +6,7 @@ from edgerl.toolchain.build.footprint import Footprint, footprint
 from edgerl.toolchain.build.host import HostTwin, build_host
 from edgerl.toolchain.build.image import Image
 from edgerl.toolchain.build.run import Mode, Run, first_difference
-from edgerl.toolchain.build.stack import StackUse, worst_stack
+from edgerl.toolchain.build.stack import NoBound, StackUse, worst_stack
 
 __all__ = [
     "Compiler",
@@ -14,6 +14,7 @@ __all__ = [
     "HostTwin",
     "Image",
     "Mode",
+    "NoBound",
     "Run",
     "StackUse",
     "build_firmware",

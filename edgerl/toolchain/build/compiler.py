@@ -155,6 +155,10 @@ def _gcc_command(core: Core) -> tuple[str, ...] | None:
     return (path,) if path else None
 
 
+def _gcc_package(core: Core) -> str:
+    return "-".join(["gcc", *filter(None, core.gcc_prefix.replace("_", "-").split("-"))])
+
+
 @cache
 def _gcc_version(command: tuple[str, ...]) -> str:
     version = _ask([*command, "-dumpfullversion", "-dumpversion"]).strip()
@@ -181,7 +185,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gcc": Family(
         locate=_gcc_command,
-        install=lambda core: f"apt-get install gcc-{core.gcc_prefix.rstrip('-')}".rstrip("-"),
+        install=lambda core: f"apt-get install {_gcc_package(core)}",
         version=_gcc_version,
         core_flags=lambda core: core.gcc or ("-march=native",),
         link_flags=lambda core: () if _native(core) else ("-nostdlib",),

@@ -1,7 +1,8 @@
 """The HIL image: an emitted package linked with start-up code and a test rig.
 
-The rig answers requests over semihosting files, so one and the same ELF runs in unicorn and
-in QEMU. Start-up code, rig and linker script are rendered from `templates/`.
+The rig answers requests over semihosting files, or under Linux over standard input and output,
+so one and the same ELF runs in unicorn, in QEMU and, as far as it can, on the board. Start-up
+code, rig and linker script are rendered from `templates/`.
 """
 
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from edgerl.errors import ToolError, UserError
 from edgerl.targets.model import Region, Target
+from edgerl.toolchain.build.architectures import architecture_of
 from edgerl.toolchain.build.compiler import Compiler
 from edgerl.toolchain.build.image import Image, flat, read_binary
 from edgerl.toolchain.build.rendering import package_sources, publish, render
@@ -21,12 +23,15 @@ MINIMUM_STACK = 1024
 # The linker gets at least this much room, so that what is too big still links and can be
 # measured.
 _ROOM = 128 << 20
-_LINK = (
-    "-Wl,-T,edgerl-image.ld",
-    "-Wl,-e,Reset_Handler",
-    "-Wl,--gc-sections",
-    "-Wl,--build-id=none",
-)
+_LINK = ("-Wl,--gc-sections", "-Wl,--build-id=none")
+# What surrounds the rig: linker script, further flags for the linker. Linux maps segments by
+# pages, on some machines of 64 KiB.
+_HOSTING: dict[str, tuple[str, tuple[str, ...]]] = {
+    "semihosting": ("edgerl-image.ld", ()),
+    "linux": ("edgerl-linux.ld", ("-static", "-Wl,-z,max-page-size=0x10000")),
+}
+# A table of jumps could be a routine of the compiler's library, which is the package's to count.
+_HARNESS_FLAGS = ("-fno-jump-tables",)
 
 
 def build_firmware(
@@ -42,16 +47,20 @@ def build_firmware(
 ) -> Image:
     """Compile the package `name` in `package_dir` for `target` and link the HIL image.
 
-    Writes `firmware.elf` and `firmware.bin` to `out_dir`, each aside first. `build_id` is 64
-    hexadecimal digits; `portable` builds the portable twin even where there is assembly;
-    `flags` follow the compiler's own, for the package alone. With `-flto` among them the image
-    knows no objects, so it has no footprint. The same inputs give the same bytes in any folder.
+    Writes `firmware.elf`, and `firmware.bin` where that is flashed, to `out_dir`, each aside
+    first. `build_id` is 64 hexadecimal digits; `portable` builds the portable twin even where
+    there is assembly; `flags` follow the compiler's own, for the package alone. With `-flto`
+    among them the image knows no objects, so it has no footprint. The same inputs give the same
+    bytes in any folder.
 
     Raises UserError, with the numbers, when the image does not fit the target, ToolError when
     the compiler fails.
     """
     if target.application is None or target.ram is None:
         raise UserError(f"target {target.name} has no memory map; it runs no firmware")
+    core = target.core
+    script, hosting = _HOSTING[core.hosting]
+    link = (f"-Wl,-T,{script}", f"-Wl,-e,{architecture_of(core.architecture).entry}", *hosting)
     sources = package_sources(package_dir, name)
     twin = (f"-D{name.upper()}_PORTABLE",) if portable else ()
     package_flags = (*twin, *flags)
@@ -67,11 +76,15 @@ def build_firmware(
                 for source in sources
                 if source.suffix != ".h"
             ]
-            theirs = [compiler.compile(source, cwd=work) for source in harness]
+            theirs = [
+                compiler.compile(source, cwd=work, flags=_HARNESS_FLAGS) for source in harness
+            ]
             lto = tuple(flag for flag in flags if flag.startswith("-flto"))
-            compiler.link([*ours, *theirs], "firmware.elf", cwd=work, flags=(*_LINK, *lto))
+            compiler.link([*ours, *theirs], "firmware.elf", cwd=work, flags=(*link, *_LINK, *lto))
             binary = read_binary(work / "firmware.elf")
-            (work / "firmware.bin").write_bytes(flat(binary))
+            flashed = core.hosting != "linux"
+            if flashed:
+                (work / "firmware.bin").write_bytes(flat(binary))
             image = Image(
                 name=name,
                 elf=out_dir / "firmware.elf",
@@ -79,12 +92,13 @@ def build_firmware(
                 family=compiler.name,
                 compiler=compiler.version,
                 flags=(*compiler.core_flags, *compiler.flags, *package_flags),
+                architecture=core.architecture,
                 binary=binary,
                 objects=() if lto else tuple(read_binary(work / each) for each in ours),
                 frames=read_frames(work),
             )
             _require_fit(image, target)
-            for made in (image.elf, image.bin):
+            for made in (image.elf, *([image.bin] if flashed else [])):
                 publish(work / made.name, made)
     except OSError as error:
         raise ToolError(f"build of {name} for {target.name}: {error.strerror}") from error
@@ -108,17 +122,21 @@ def _render(
         "flash_room": max(flash.size, _ROOM),
         "ram_base": ram.base,
         "ram_room": max(ram.size, _ROOM),
-        "stack_top": (ram.base + ram.size) & ~7,
+        "stack_top": (ram.base + ram.size) & ~15,
     }
-    sources = ["edgerl-startup.S", "edgerl-rig.c", "edgerl-batch.c"]
-    render(work, [*sources, "edgerl-batch.h", "edgerl-image.ld"], values)
+    core = target.core
+    startup, surroundings = f"edgerl-startup-{core.architecture}.S", f"edgerl-{core.hosting}.c"
+    sources = [startup, surroundings, "edgerl-rig.c", "edgerl-batch.c"]
+    script, _ = _HOSTING[core.hosting]
+    render(work, [*sources, "edgerl-batch.h", "edgerl-system.h", script], values)
     return sources
 
 
 def _require_fit(image: Image, target: Target) -> None:
     """UserError, with the numbers, when the image overflows the target's memories."""
     assert target.application is not None and target.ram is not None
-    _compare(image, target, len(flat(image.binary)), target.application.size, "flash")
+    stored = sum(len(s.data) for s in image.binary.segments)
+    _compare(image, target, stored, target.application.size, "flash")
     static = image.address("edgerl_rig_bss_end") - target.ram.base
     _compare(image, target, static + MINIMUM_STACK, target.ram.size, "RAM")
 

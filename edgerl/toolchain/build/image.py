@@ -13,6 +13,8 @@ from elftools.elf.sections import SymbolTableSection
 
 from edgerl.errors import ToolError
 
+# The section where the linker script gathers what comes from the compiler's library.
+LIBRARY = ".library"
 _ALLOC, _WRITE, _EXECUTE = 0x2, 0x1, 0x4
 _KINDS: dict[str, Literal["function", "object"]] = {
     "STT_FUNC": "function",
@@ -35,7 +37,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A named address, without the Thumb bit. `section` is an index, None for an absolute or
+    """A named address, without Arm's Thumb bit. `section` is an index, None for an absolute or
     undefined symbol; `kind` is empty for plain labels."""
 
     name: str
@@ -84,7 +86,7 @@ class Image:
     version; `objects` are the package's own object files, without the harness
     (none after link-time optimisation);
     `frames` maps each compiled C function to its stack frame in bytes, as the compiler states
-    it. `flags` are the compile flags, core flags included.
+    it. `flags` are the compile flags, core flags included; `architecture` is that of the core.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Image:
     family: str
     compiler: str
     flags: tuple[str, ...]
+    architecture: str = field(default="arm", kw_only=True)
     binary: Binary = field(repr=False)
     objects: tuple[Binary, ...] = field(repr=False)
     frames: Mapping[str, int] = field(repr=False)
@@ -184,19 +187,20 @@ def _parse(name: str, elf: ELFFile) -> Binary:
     if not isinstance(table, SymbolTableSection):
         raise ToolError(f"{name}: has no symbols")
     symbols, marks = [], []
+    thumb = int(elf["e_machine"] == "EM_ARM")
     for s in table.iter_symbols():
         kind = s["st_info"]["type"]
         at = s["st_shndx"]
         section = at if isinstance(at, int) else None
-        mark = s.name.split(".")[0]
-        if mark in ("$t", "$d", "$a") and section is not None:
+        mark = s.name[:2]
+        if mark in ("$t", "$d", "$a", "$x") and section is not None:
             marks.append((section, s["st_value"], mark == "$d"))
         elif s.name and kind not in ("STT_FILE", "STT_SECTION") and not s.name.startswith("$"):
             function = kind == "STT_FUNC"
             symbols.append(
                 Symbol(
                     name=s.name,
-                    address=s["st_value"] & ~1 if function else s["st_value"],
+                    address=s["st_value"] & ~thumb if function else s["st_value"],
                     size=s["st_size"],
                     kind=_KINDS.get(kind, ""),
                     section=section,

@@ -28,9 +28,13 @@ def run(
     cwd: Path,
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
+    stdin: Path | None = None,
+    stdout: Path | None = None,
 ) -> str:
     """Run `argv` in `cwd` and return its standard output.
 
+    The file `stdin` is its standard input if given, and `stdout` takes its output, whatever bytes
+    those are.
     The process and its children are killed when the time is over or the caller is interrupted.
     Raises ProgramFailed, with the program's first error line, when it fails, and ToolError when
     it cannot be started or takes longer than `timeout_s` seconds.
@@ -39,13 +43,15 @@ def run(
     inherited = {key: value for key, value in os.environ.items() if key not in _INFLUENCES}
     process: subprocess.Popen[str] | None = None
     try:
-        with deferred():
+        with contextlib.ExitStack() as files, deferred():
+            source = files.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
+            sink = files.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE
             process = subprocess.Popen(
                 argv,
                 cwd=cwd,
                 env={**inherited, "LC_ALL": "C", **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdin=source,
+                stdout=sink,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
@@ -62,7 +68,7 @@ def run(
     code = process.returncode
     if code != 0:
         raise ProgramFailed(f"{program}: {first_error(complaints) or f'exit code {code}'}", code)
-    return output
+    return output or ""
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -6,7 +6,6 @@ its code pushes. Calls are read from the disassembly of the linked image, so tha
 inlined counts where it is. Recursion and calls through pointers have no bound and are refused.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from edgerl.errors import ToolError
+from edgerl.toolchain.build.architectures import architecture_of
 from edgerl.toolchain.build.disassembly import Instruction, disassemble
-from edgerl.toolchain.build.image import Image, Symbol
+from edgerl.toolchain.build.image import LIBRARY, Image, Symbol
+
+
+class NoBound(ToolError):
+    """The compiler's own run-time library jumps where its code does not show."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,26 @@ def worst_stack(image: Image, root: str) -> StackUse:
     """The most stack that a call of the function `root` takes.
 
     A tail call counts as a call, which can only overstate. Raises ToolError on recursion, on a
-    call through a pointer, and when a frame cannot be read.
+    call through a pointer, and when a frame cannot be read; NoBound where it is the compiler's
+    library that hides where it goes, as by a table of jumps.
     """
     return _deepest(image, image.symbol(root), (), {})
 
 
 def frame_from_code(image: Image, function: Symbol) -> int:
-    """Bytes that a function's own instructions push, every path summed.
+    """Bytes that a function's own instructions push, every path summed, and its return address
+    where a call puts it on the stack.
 
     Raises ToolError when the stack pointer moves by an amount that the code does not show.
     """
-    return sum(_pushed(function, i) for i in _body(image, function))
+    architecture = architecture_of(image.architecture)
+    total = architecture.return_bytes
+    for i in _body(image, function):
+        pushed = architecture.pushed(i)
+        if pushed is None:
+            raise ToolError(f"{function.name}: its stack frame has no bound ({i.operands})")
+        total += pushed
+    return total
 
 
 def _deepest(
@@ -77,26 +90,27 @@ def _frame(image: Image, function: Symbol) -> int:
     stated = image.symbols.get(f"{image.name}_stack_{function.name}")
     if stated is not None and stated.section is None:
         return stated.address
-    if function.name in image.frames:
-        return image.frames[function.name]
-    return frame_from_code(image, function)
+    compiled = image.frames.get(function.name)
+    if compiled is not None and not architecture_of(image.architecture).return_bytes:
+        return compiled
+    # gcc counts the return address that a call pushes, clang does not; the code shows it.
+    return max(compiled or 0, frame_from_code(image, function))
 
 
 def _callees(image: Image, function: Symbol) -> list[Symbol]:
     starts = [f.address for f in image.functions]
+    libraries = {s.index for s in image.binary.sections if s.name == LIBRARY}
     found: dict[str, Symbol] = {}
     for i in _body(image, function):
-        through_pointer = i.mnemonic in ("bx", "blx") and i.target is None
-        # From the stack it is a return.
-        loads_pc = i.mnemonic == "ldr" and re.match(r"pc, \[(?!sp)", i.operands)
-        if (through_pointer and i.operands != "lr") or loads_pc:
-            raise ToolError(f"{function.name}: jumps through a pointer at {i.address:#010x}")
+        if i.indirect:
+            kind = NoBound if function.section in libraries else ToolError
+            raise kind(f"{function.name}: jumps through a pointer at {i.address:#010x}")
         if i.target is None:
             continue
         callee = image.functions[bisect_right(starts, i.target) - 1]
         # A branch that stays inside is a loop or a subroutine of the function's own, whose
         # pushes its frame holds already; only a call of its entry is recursion.
-        if callee != function or (i.mnemonic == "bl" and i.target == function.address):
+        if callee != function or (i.calls and i.target == function.address):
             found[callee.name] = callee
     return list(found.values())
 
@@ -114,25 +128,4 @@ def _body(image: Image, function: Symbol) -> Iterator[Instruction]:
     edges = [(function.address, False), *inside, (end, True)]
     for (start, data), (stop, _) in pairwise(edges):
         if not data and stop > start:
-            yield from disassemble(image.read(start, stop - start), start)
-
-
-def _pushed(function: Symbol, i: Instruction) -> int:
-    """Bytes by which one instruction lowers the stack pointer."""
-    if i.mnemonic in ("push", "vpush"):
-        return _listed(i.operands)
-    if i.mnemonic in ("stmdb", "vstmdb") and i.operands.startswith("sp!"):
-        return _listed(i.operands)
-    if moved := re.search(r"\[sp, #-(\w+)\]!", i.operands):
-        return int(moved[1], 0)
-    if i.mnemonic in ("sub", "subw") and (i.operands.startswith("sp,")):
-        amount = re.search(r"#(\w+)$", i.operands)
-        if amount is None:
-            raise ToolError(f"{function.name}: its stack frame has no bound ({i.operands})")
-        return int(amount[1], 0)
-    return 0
-
-
-def _listed(operands: str) -> int:
-    names = operands[operands.find("{") + 1 : operands.find("}")].split(",")
-    return sum(8 if name.strip().startswith("d") else 4 for name in names)
+            yield from disassemble(image.read(start, stop - start), start, image.architecture)

@@ -1,29 +1,46 @@
 """Certificates: statements about the program, each with how it is known."""
 
 from edgerl.toolchain.artifact import Artifact
-from edgerl.toolchain.build import Image, footprint, worst_stack
+from edgerl.toolchain.build import Footprint, Image, NoBound, footprint, worst_stack
 from edgerl.toolchain.compiling import identify
 from edgerl.toolchain.emulators import UnicornCore
 from edgerl.toolchain.emulators.requests import greeting_replies, greeting_requests
-from edgerl.toolchain.report.model import Certificate, Measured
+from edgerl.toolchain.report.model import Certificate, Measured, Spread
 
 
 def certificates(image: Image, measured: Measured) -> dict[str, Certificate]:
     """What can be said of a linked image and of its counted runs."""
     cost = footprint(image)
-    stack = worst_stack(image, f"{image.name}_step")
-    outside = ", ".join(sorted(cost.undefined_symbols)) or "none"
+    outside = cost.undefined_symbols - cost.library_symbols
+    listed = ", ".join(sorted(outside)) or "none"
+    if cost.library_symbols:
+        listed += f" but routines of the compiler ({', '.join(sorted(cost.library_symbols))})"
     certified = {
         "no_outside_calls": Certificate(
-            not cost.undefined_symbols,
+            not outside,
             "proved",
-            f"undefined symbols of the package's objects: {outside}; so no heap, no libm",
+            f"undefined symbols of the package's objects: {listed}; so no heap, no libm",
         ),
         "no_static_data": Certificate(
             cost.static_ram_bytes == 0,
             "proved",
             f"writable sections of the package's objects hold {cost.static_ram_bytes} B",
         ),
+        **_call_graph(image, measured),
+    }
+    if measured.instructions is not None:
+        certified["constant_instructions"] = _constant(measured.instructions, cost)
+    return certified
+
+
+def _call_graph(image: Image, measured: Measured) -> dict[str, Certificate]:
+    """What follows from who calls whom."""
+    try:
+        stack = worst_stack(image, f"{image.name}_step")
+    except NoBound as error:
+        unknown = Certificate(None, "not_applicable", str(error))
+        return {"no_recursion": unknown, "stack_bytes": unknown}
+    certified = {
         "no_recursion": Certificate(
             True, "proved", "the call graph of the linked image has no cycle and no pointer call"
         ),
@@ -31,20 +48,26 @@ def certificates(image: Image, measured: Measured) -> dict[str, Certificate]:
             stack.bytes, "proved", f"call graph, deepest path {' > '.join(stack.path)}"
         ),
     }
-    if measured.instructions is not None:
-        spread = measured.instructions
-        certified["constant_instructions"] = Certificate(
-            spread.min == spread.max,
-            "measured",
-            f"counted {spread.min} to {spread.max} over more than 1000 inputs, extremes included",
-        )
-    if measured.stack_painted_bytes is not None:
+    painted = measured.stack_painted_bytes
+    if painted is not None:
         certified["stack_within_bound"] = Certificate(
-            measured.stack_painted_bytes <= stack.bytes,
-            "measured",
-            f"painting found {measured.stack_painted_bytes} B used",
+            painted <= stack.bytes, "measured", f"painting found {painted} B used"
         )
     return certified
+
+
+def _constant(spread: Spread, cost: Footprint) -> Certificate:
+    """Whether every input takes the same number of instructions; where floats are emulated
+    nothing is claimed, since those routines look at their operands."""
+    counted = f"counted {spread.min} to {spread.max}"
+    if cost.library_symbols:
+        why = "floats in software take paths that depend on the data"
+        return Certificate(None, "not_applicable", f"{why}: {counted}, extremes included")
+    return Certificate(
+        spread.min == spread.max,
+        "measured",
+        f"{counted} over more than 1000 inputs, extremes included",
+    )
 
 
 def of_firmware(artifact: Artifact, rebuilt: Image, core: UnicornCore) -> dict[str, Certificate]:
@@ -70,8 +93,9 @@ def of_firmware(artifact: Artifact, rebuilt: Image, core: UnicornCore) -> dict[s
         ),
     }
     if rebuilt.compiler == manifest.compiler.version:
+        shipped = artifact.folder / "firmware.elf"
         certified["reproducible"] = Certificate(
-            rebuilt.elf.read_bytes() == core.image.elf.read_bytes(),
+            rebuilt.elf.read_bytes() == shipped.read_bytes(),
             "measured",
             "built again from src/: the same bytes",
         )

@@ -1,9 +1,8 @@
 """Limits: which figures a check holds a program to, and whether they held."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 
-from edgerl.errors import UserError
+from edgerl.errors import UserError, suggestion
 from edgerl.toolchain.report.model import (
     Certificate,
     ClosedLoop,
@@ -33,9 +32,7 @@ def require_figure(name: str) -> None:
     """UserError, with the nearest name, when no figure that can be limited is called `name`."""
     if name in LIMITED:
         return
-    close = get_close_matches(name, LIMITED, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(LIMITED)}"
-    raise UserError(f"limit {name[:60]!r} is no figure; {hint}")
+    raise UserError(f"limit {name[:60]!r} is no figure; {suggestion(name, LIMITED)}")
 
 
 def at_most(name: str, value: float | None, bound: float) -> Limit:

@@ -1,10 +1,12 @@
 """Measure: what the compiled program costs, counted on an emulated core and read from its image."""
 
+import contextlib
+
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.policies import Policy
-from edgerl.toolchain.build import Footprint, Image, footprint, worst_stack
+from edgerl.toolchain.build import Footprint, Image, NoBound, footprint, worst_stack
 from edgerl.toolchain.emit import Plan, describe
 from edgerl.toolchain.emit.plan import VectorStep
 from edgerl.toolchain.emulators import UnicornCore, count
@@ -15,6 +17,8 @@ from edgerl.toolchain.report.model import LayerCost, Measured
 Floats = npt.NDArray[np.float32]
 COUNTED_INPUTS = 1_024
 _STEPS_COUNTED = 256
+# A core without FPU takes up to a hundred times as many instructions a step, so it gets fewer.
+SOFT_FLOAT_SHARE = 16
 
 
 def extremes(policy: Policy) -> Floats:
@@ -29,16 +33,20 @@ def extremes(policy: Policy) -> Floats:
 
 
 def sizes(image: Image) -> Measured:
-    """What the image says without running it."""
+    """What the image says without running it; no stack where the compiler's library hides it."""
     cost: Footprint = footprint(image)
+    stack = None
+    with contextlib.suppress(NoBound):
+        stack = worst_stack(image, f"{image.name}_step").bytes
     return Measured(
         flash_bytes=cost.flash_bytes,
         ram_bytes=cost.state_bytes + cost.static_ram_bytes,
         state_bytes=cost.state_bytes,
-        stack_bytes=worst_stack(image, f"{image.name}_step").bytes,
+        stack_bytes=stack,
         code_bytes=cost.code_bytes,
         weight_bytes=cost.weight_bytes,
         table_bytes=cost.table_bytes,
+        library_bytes=cost.library_bytes,
     )
 
 
@@ -47,12 +55,14 @@ def counted(
 ) -> Measured:
     """`static` with what running on `core` adds: instructions, modelled cycles, painted stack.
 
-    Instructions of `_evaluate` are counted over at least a thousand inputs, extremes among them;
-    the overhead of `_step` is the difference of the largest counts.
+    Instructions of `_evaluate` are counted over at least a thousand inputs (a sixteenth of that
+    where floats are emulated), extremes among them; the overhead of `_step` is the difference of
+    the largest counts, of which emulated floats leave nothing to see.
     """
-    plain = golden.evaluate.observations[: COUNTED_INPUTS - len(extremes(policy))]
+    share = 1 if core.target.core.fpu else SOFT_FLOAT_SHARE
+    plain = golden.evaluate.observations[: COUNTED_INPUTS // share - len(extremes(policy))]
     evaluate = count(core, np.concatenate([plain, extremes(policy)]), "evaluate")
-    faulty = golden.traces[1].observations[:_STEPS_COUNTED]
+    faulty = golden.traces[1].observations[: _STEPS_COUNTED // share]
     stepped = np.concatenate([faulty, extremes(policy)])
     step = count(core, stepped, "step")
     layers = tuple(
@@ -69,7 +79,9 @@ def counted(
         **{
             **vars(static),
             "instructions": evaluate.spread,
-            "step_overhead_instructions": step.spread.max - evaluate.spread.max,
+            "step_overhead_instructions": (
+                step.spread.max - evaluate.spread.max if core.target.core.fpu else None
+            ),
             "cycles_model": evaluate.cycles_model,
             "stack_painted_bytes": painted_stack(core, stepped),
             "layers": layers,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgerl.errors import UserError
 from edgerl.policies import Policy
 from edgerl.toolchain.bounds import error_bound
 from edgerl.toolchain.build.host import HostTwin
@@ -27,7 +28,9 @@ class StepReference:
 
     `max_abs_error` is the largest difference of any action or next state, `bound` what the
     error analysis allows in that place; `of_bound` is the largest share of its bound that any
-    difference takes up, and must not exceed 1. `widest` is the largest bound of all.
+    difference takes up, and must not exceed 1. `widest` is the largest bound of all. Of `steps`
+    so many are `undecided`, which are not judged: rounding decides there which of the largest
+    elements an ArgMax takes.
     """
 
     against: str
@@ -36,6 +39,7 @@ class StepReference:
     bound: float
     of_bound: float
     widest: float
+    undecided: int = 0
 
     @property
     def ok(self) -> bool:
@@ -125,16 +129,24 @@ def single_step_error(
     theirs = np.stack([np.concatenate([r.reshape(-1) for r in step]) for step in steps])
     ours = np.concatenate([run.actions, *after], axis=1)
     error = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
-    bound = _step_bounds(policy, program, golden, trace.observations, before)
-    share = error / np.maximum(bound, np.finfo(np.float64).tiny)
+    bound, undecided = _step_bounds(policy, program, golden, trace.observations, before)
+    if undecided.all():
+        raise UserError(
+            f"{policy.name}: rounding decides between the largest elements in all of "
+            f"{len(error)} golden steps; are the observation ranges those of the policy?"
+        )
+    error, bound = error[~undecided], bound[~undecided]
+    with np.errstate(over="ignore"):  # any difference is too much where none is allowed
+        share = error / np.maximum(bound, np.finfo(np.float64).tiny)
     worst = np.unravel_index(error.argmax(), error.shape)
     return StepReference(
         against=_library(),
-        steps=len(error),
+        steps=len(undecided),
         max_abs_error=float(error[worst]),
         bound=float(bound[worst]),
         of_bound=float(share.max()),
         widest=float(bound.max()),
+        undecided=int(undecided.sum()),
     )
 
 
@@ -151,9 +163,9 @@ def _step_bounds(
     golden: GoldenFile,
     observations: Floats,
     states: Sequence[Floats],
-) -> Doubles:
-    """The bound [T, actions and next states] of each step."""
-    rows = []
+) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+    """The bound [T, actions and next states] of each step, and whether the step is undecided."""
+    rows, undecided = [], []
     for start in range(0, len(observations), _BOUNDED_AT_ONCE):
         part = slice(start, start + _BOUNDED_AT_ONCE)
         allowed = error_bound(
@@ -162,9 +174,11 @@ def _step_bounds(
             fused="-fma-" in golden.numerics,
             ranges=_only(observations[part]),
             states=[_only(state[part]) for state in states],
-        ).between
-        rows.append(np.concatenate([allowed.action, *allowed.states], axis=1))
-    return np.concatenate(rows)
+        )
+        between = allowed.between
+        rows.append(np.concatenate([between.action, *between.states], axis=1))
+        undecided.append(allowed.undecided)
+    return np.concatenate(rows), np.concatenate(undecided)
 
 
 def _only(values: Floats) -> Floats:

@@ -12,6 +12,8 @@ from edgerl.toolchain.emit.tables import table
 _LOOP_FROM = 8
 # A cell keeps at most two tiles aside.
 _SPILL_FLOATS = 2 * TILE
+# Eight bits wherever they stand are an immediate, so these parts of a number are.
+_IMMEDIATES = (0xFF00000, 0xFF000, 0xFF0, 0xF)
 # Words before scratch on the stack: act and result.
 _SAVED = 2
 
@@ -23,8 +25,10 @@ def layout(p: Plan, guard: list[Group]) -> dict[str, object]:
     scratch_at = 4 * _SAVED
     next_at = scratch_at + 4 * p.scratch_size
     spill_at = next_at + 4 * p.state_size
+    frame = -(-(spill_at + 4 * spills) // 8) * 8
     return {
-        "frame": -(-(spill_at + 4 * spills) // 8) * 8,
+        "frame": frame,
+        "frame_parts": [frame & mask for mask in _IMMEDIATES if frame & mask],
         "scratch_at": scratch_at,
         "next_at": next_at,
         "spill_at": spill_at,

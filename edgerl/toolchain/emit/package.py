@@ -200,10 +200,10 @@ def _constants(p: Plan) -> dict[str, object]:
     """All arrays of constants with their sum, as `summed` in C computes it."""
     arrays = {f"{p.name}_weights": p.weights, f"{p.name}_weights_vector": p.constants}
     arrays |= {f"{p.name}_table_{curve}": table(curve).coefficients for curve in p.curves}
-    total = 0
-    for values in arrays.values():
-        for bits in values.reshape(-1).view(np.uint32).tolist():
-            total = ((total << 1 | total >> 31) & 0xFFFFFFFF) ^ bits
+    words = np.concatenate([values.reshape(-1) for values in arrays.values()]).view(np.uint32)
+    # Rotated once for each word that follows.
+    turns = (np.arange(words.size, dtype=np.uint32)[::-1]) % 32
+    total = int(np.bitwise_xor.reduce(words << turns | words >> (32 - turns) % 32))
     present = [(name, values.size) for name, values in arrays.items() if values.size]
     return {"summed_constants": present, "constant_sum": total}
 

@@ -249,6 +249,8 @@ def plan(program: ir.Program) -> Plan:
                 steps.append(VectorStep(k, "gather", inputs, memory.result(y), picks=runs))
             case ir.Softmax(x, y):
                 steps.append(VectorStep(k, "softmax", (at[x],), memory.result(y)))
+            case ir.ArgMax(x, y):
+                steps.append(VectorStep(k, "argmax", (at[x],), memory.result(y)))
             case ir.LayerNorm(x, scale, bias, epsilon, y):
                 where = (constant(scale, y), constant(bias, y))
                 source = at[x]
@@ -301,5 +303,7 @@ def describe(step: Step) -> str:
         after = "" if step.activation == "none" else f", {step.activation}"
         return f"dense {inputs} -> {step.y.size}{after}"
     if isinstance(step, VectorStep):
+        if step.operation == "argmax":
+            return f"argmax of {step.inputs[0].size}"
         return f"{step.operation.replace('_', ' ')} {step.y.size}"
     return f"{step.kind} {step.x.size} -> {step.y.size}"

@@ -108,8 +108,8 @@ class _Layers:
     """Who asked for the work: instructions by layer, along the path of each call.
 
     A layer's code starts at its `NAME_layer_…` symbol and ends at the next one, or where the
-    shared bodies begin (`NAME_shared`, else the next function). What runs elsewhere (shared
-    bodies, called functions) counts for the layer that was in progress.
+    shared bodies begin (`NAME_shared`, else the next function or the end). What runs elsewhere
+    (shared bodies, called functions) counts for the layer that was in progress.
     """
 
     def __init__(self, core: UnicornCore, blocks: "_Blocks") -> None:
@@ -123,10 +123,13 @@ class _Layers:
         self._names = [marks[s] for s in self._starts]
         ends = [s.address for s in core.image.functions]
         ends += [s.address & ~1 for s in core.image.symbols.values() if s.name == f"{name}_shared"]
+        ends += [s.address + s.size for s in core.image.binary.sections if s.executable]
         self._end = min((e for e in ends if self._starts and e > self._starts[-1]), default=0)
         self._functions = sorted(s.address for s in core.image.functions)
         self._core = self._function(self._starts[0]) if self._starts else 0
         self._blocks = blocks
+        self._path: list[tuple[int, int]] = []
+        self._along: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
 
     def _function(self, address: int) -> int:
@@ -134,9 +137,17 @@ class _Layers:
         return self._functions[bisect_right(self._functions, address) - 1]
 
     def add(self, path: list[tuple[int, int]]) -> None:
-        """Attribute the blocks of one call, in the order they ran."""
+        """Attribute the blocks of one call, in the order they ran. Most calls take the path of
+        the one before, which is not walked again."""
+        if path != self._path:
+            self._path, self._along = list(path), self._walked(path)
+        self.found.update(self._along)
+
+    def _walked(self, path: list[tuple[int, int]]) -> Counter[str]:
+        """Instructions by layer along a path."""
+        found: Counter[str] = Counter()
         if not self._end:
-            return
+            return found
         current = ""
         callers: set[int] = set()
         for block in path:
@@ -149,7 +160,8 @@ class _Layers:
                 if self._starts[0] <= address < self._end:
                     current = self._names[bisect_right(self._starts, address) - 1]
                 if current:
-                    self.found[current] += 1
+                    found[current] += 1
+        return found
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,9 @@ class _Blocks:
     def at(self, address: int, size: int) -> _Block:
         key = address, size
         if key not in self.known:
-            found = disassemble(self.core.read(address, size), address)
+            found = disassemble(
+                self.core.read(address, size), address, self.core.image.architecture
+            )
             table = self.core.target.core.cycles
             cost = sum(cycles(table, i) for i in found) if table else 0
             self.known[key] = _Block(tuple(i.address for i in found), cost)

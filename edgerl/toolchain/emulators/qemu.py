@@ -1,7 +1,7 @@
-"""The image in QEMU: its own main loop, semihosting files, and a counting plugin.
+"""The image in QEMU: its own main loop, its requests and replies, and a counting plugin.
 
 QEMU is the second opinion: another emulator, a model of the whole microcontroller, started
-from the image's entry point as a debugger would.
+from the image's entry point as a debugger would; for a program of Linux, of its processor.
 """
 
 import hashlib
@@ -29,9 +29,19 @@ from edgerl.toolchain.emulators.requests import (
     trace_requests,
 )
 
+# What installs each of QEMU's programs.
+PACKAGES = {
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-system-riscv32": "qemu-system-misc",
+    "qemu-aarch64": "qemu-user",
+    "qemu-x86_64": "qemu-user",
+}
+_ELF, _REQUESTS, _REPLIES = "firmware.elf", "rig-in", "rig-out"
+
 
 class QemuCore:
-    """The image on the QEMU machine of `target`. A Runner; states stay inside the machine.
+    """The image on the QEMU machine of `target`, or its program in QEMU's Linux. A Runner; states
+    stay inside the machine.
 
     Every run of QEMU is bounded by `timeout_s`. Raises ToolError when QEMU is missing or has no
     machine for the target.
@@ -41,7 +51,8 @@ class QemuCore:
         self.image = image
         self.target = target
         self.timeout_s = timeout_s
-        if not target.qemu_machine:
+        self._linux = target.core.hosting == "linux"
+        if not (target.qemu_machine or self._linux):
             raise ToolError(f"QEMU has no machine for {target.name}; use unicorn")
         self._program = _program(target.core.qemu)
 
@@ -91,36 +102,51 @@ class QemuCore:
         with tempfile.TemporaryDirectory(prefix="edgerl-qemu-") as scratch:
             work = Path(scratch)
             # Relative names: QEMU splits its options at commas, and a path may hold some.
-            shutil.copyfile(self.image.elf, work / "firmware.elf")
-            (work / "rig-in").write_bytes(requests)
-            argv = [
-                self._program,
-                *("-M", self.target.qemu_machine),
-                *("-display", "none", "-monitor", "none", "-serial", "none"),
-                *("-semihosting-config", "enable=on,target=native"),
-                # Starts at the ELF's entry point, wherever a bootloader leaves room for it.
-                *("-device", "loader,file=firmware.elf,cpu-num=0"),
-            ]
+            shutil.copyfile(self.image.elf, work / _ELF)
+            (work / _REQUESTS).write_bytes(requests)
+            argv = [self._program, *self.target.core.qemu_options]
             if count:
                 shutil.copyfile(_plugin(), work / "count.so")
                 after = self.image.address("edgerl_rig_evaluate")
                 until = self.image.address("edgerl_rig_evaluate_return")
                 argv += ["-plugin", f"./count.so,after={after:#x},until={until:#x},out=counts"]
             try:
-                run(argv, cwd=work, timeout_s=self.timeout_s)
+                self._start(argv, work)
             except ProgramFailed as error:
-                where = f"{self.name} on {self.target.qemu_machine}"
+                where = f"{self.name} on {self.target.qemu_machine or 'Linux'}"
                 if error.code in EXIT_CODES:
                     raise ToolError(f"{where}: {EXIT_CODES[error.code]}") from error
                 raise ToolError(f"{where}: {error}") from error
             counts = (work / "counts").read_text() if count else ""
-            return (work / "rig-out").read_bytes(), counts
+            return (work / _REPLIES).read_bytes(), counts
+
+    def _start(self, argv: list[str], work: Path) -> None:
+        """Run the image in `work`, whose surroundings are its files."""
+        if self._linux:
+            (work / _ELF).chmod(0o755)
+            run(
+                [*argv, f"./{_ELF}"],
+                cwd=work,
+                timeout_s=self.timeout_s,
+                stdin=work / _REQUESTS,
+                stdout=work / _REPLIES,
+            )
+            return
+        machine = [
+            *("-M", self.target.qemu_machine),
+            *("-display", "none", "-monitor", "none", "-serial", "none"),
+            *("-semihosting-config", "enable=on,target=native"),
+            # Starts at the ELF's entry point, wherever a bootloader leaves room for it.
+            *("-device", f"loader,file={_ELF},cpu-num=0"),
+        ]
+        run([*argv, *machine], cwd=work, timeout_s=self.timeout_s)
 
 
 def _program(name: str) -> str:
     path = shutil.which(name) if name else None
     if path is None:
-        raise ToolError(f"{name or 'QEMU'} is not installed: apt-get install qemu-system-arm")
+        package = PACKAGES.get(name, "qemu-system")
+        raise ToolError(f"{name or 'QEMU'} is not installed: apt-get install {package}")
     return path
 
 

@@ -1,12 +1,16 @@
-"""Arm semihosting, as much as the rig asks for, over files in memory."""
+"""Semihosting with words of 32 bits, as much as the rig asks for, over files in memory.
 
-from collections.abc import Callable
+RISC-V took over Arm's requests as they are.
+"""
+
 from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import unpack
 
-BREAKPOINT = 0xBEAB
+from edgerl.toolchain.emulators.session import Read, Write
+
 _FAILED = 0xFFFFFFFF
+_REQUESTS, _REPLIES = "rig-in", "rig-out"
 
 
 class Operation(IntEnum):
@@ -20,28 +24,21 @@ class Operation(IntEnum):
 
 @dataclass
 class Semihosting:
-    """One session: `inputs` by file name can be read, what is written gathers in `outputs`.
+    """A Session: files by name, of which `requests` is the one that can be read."""
 
-    `exit_code` is None until the program has ended itself.
-    """
-
-    inputs: dict[str, bytes]
-    outputs: dict[str, bytearray] = field(default_factory=dict)
+    requests: bytes = b""
     exit_code: int | None = None
+    _written: dict[str, bytearray] = field(default_factory=dict)
     _open: list[tuple[str, int]] = field(default_factory=list)
 
-    def serve(
-        self,
-        operation: int,
-        block: int,
-        read: Callable[[int, int], bytes],
-        write: Callable[[int, bytes], None],
-    ) -> int:
-        """Carry out one request and return its result (the new r0).
+    @property
+    def replies(self) -> bytes:
+        """What was written to the file of replies."""
+        return bytes(self._written.get(_REPLIES, b""))
 
-        `block` is the address of the arguments; `read(address, size)` and
-        `write(address, data)` reach the core's memory.
-        """
+    def serve(self, registers: tuple[int, ...], read: Read, write: Write) -> int:
+        """One request: its operation, and the address of its arguments."""
+        operation, block = registers
 
         def words(count: int) -> tuple[int, ...]:
             return unpack(f"<{count}I", read(block, 4 * count))
@@ -65,18 +62,18 @@ class Semihosting:
 
     def _open_file(self, name: str, mode: int) -> int:
         if mode >= 4:  # writing modes
-            self.outputs[name] = bytearray()
-        elif name not in self.inputs:
+            self._written[name] = bytearray()
+        elif name != _REQUESTS:
             return _FAILED
         self._open.append((name, 0))
         return len(self._open)
 
     def _read(self, handle: int, size: int) -> bytes:
         name, at = self._open[handle - 1]
-        data = self.inputs[name][at : at + size]
+        data = self.requests[at : at + size] if name == _REQUESTS else b""
         self._open[handle - 1] = (name, at + len(data))
         return data
 
     def _write(self, handle: int, data: bytes) -> int:
-        self.outputs[self._open[handle - 1][0]] += data
+        self._written[self._open[handle - 1][0]] += data
         return 0

@@ -1,36 +1,32 @@
 """An emulated core: the linked image in unicorn, nothing else of the board.
 
-Memories and the system control page are plain RAM; what the image asks of a debugger
-(semihosting) is answered here. The image's own start-up code runs first, so the FPU is
-switched on by the same instructions as on the board.
+Memories and system registers are plain RAM; what the image asks of its surroundings, a debugger
+or Linux, is answered here. The image's own start-up code runs first, so an FPU is switched on by
+the same instructions as on the board.
 """
 
-from collections.abc import Iterator
-from struct import pack
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.errors import ToolError
-from edgerl.targets.model import Region, Target
+from edgerl.targets.model import Target
 from edgerl.toolchain.build.image import Image
 from edgerl.toolchain.build.interrupts import deferred
 from edgerl.toolchain.build.run import Bytes, Flags, Floats, Mode, Run, marks_of, rows_of
+from edgerl.toolchain.emulators.machines import UNKNOWN, Machine, machine_of
 from edgerl.toolchain.emulators.requests import EXIT_CODES
-from edgerl.toolchain.emulators.semihosting import BREAKPOINT, Semihosting
 
 _Element = TypeVar("_Element", bound=np.generic)
 _PAGE = 0x1000
-_SYSTEM_CONTROL = Region(base=0xE000E000, size=_PAGE)
-# A window of external RAM beside the target's own: one page to return to, then room for batches.
-# (unicorn wrongly takes code at 0x60000000 as never executable.)
-_WINDOW = Region(base=0x80000000, size=16 << 20)
-_RETURN = _WINDOW.base
-_BATCH = Region(base=_WINDOW.base + _PAGE, size=_WINDOW.size - _PAGE)
+# A window beside the target's memories: one page to return to, then room for batches.
+_WINDOW_SIZE = 16 << 20
 # Steps in one go: few enough that an interrupt of the user is heard soon.
 _CHUNK = 256
-_EXCEPTION_BREAKPOINT = 7
+_STACK_ALIGNMENT = 16
 
 
 class UnicornCore:
@@ -48,10 +44,17 @@ class UnicornCore:
         self.stack_limit = image.address("edgerl_rig_stack_limit")
         self.state_bytes = image.state_bytes
         self.observation_size, self.action_size = image.signal_sizes
-        self._files = Semihosting({})
-        self._uc = _machine(image, target)
+        self._machine = machine_of(target.core.architecture)
+        self._session = self._machine.session(b"")
+        self._uc = _loaded(image, target, self._machine)
+        self._constants = _constants(self._machine)
         self._failure: ToolError | None = None
+        for register, value in self._machine.setup:
+            self._set(register, value)
         self._uc.hook_add(_unicorn().UC_HOOK_INTR, self._interrupt)
+        if self._machine.trap:
+            trap = getattr(self._constants, self._machine.trap)
+            self._uc.hook_add(_unicorn().UC_HOOK_INSN, self._trapped, aux1=trap)
         self._run(image.binary.entry, until=image.address("main"))
 
     @property
@@ -65,26 +68,29 @@ class UnicornCore:
         return self._uc
 
     def call(self, symbol: str, *arguments: int) -> int:
-        """Call a function of the image on a fresh stack; its word result (r0).
+        """Call a function of the image on a fresh stack; what its result register holds.
 
-        Arguments are words: integers or addresses, the fifth and later go on the stack. Raises
-        ToolError, naming the place, when the function faults or does not return.
+        Arguments are integers or addresses. Raises ToolError, naming the place, when the function
+        faults or does not return.
         """
-        arm = _arm()
-        extra = arguments[4:]
-        stack = self.stack_top - (4 * len(extra) + 7 & ~7)
-        if extra:
-            self._uc.mem_write(stack, pack(f"<{len(extra)}I", *extra))
-        self._uc.reg_write(arm.UC_ARM_REG_SP, stack)
-        self._uc.reg_write(arm.UC_ARM_REG_LR, _RETURN | 1)
-        registers = (arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3)
-        for register, value in zip(registers, arguments, strict=False):
-            self._uc.reg_write(register, value)
-        self._files = Semihosting({})
-        self._run(self.image.address(symbol), until=_RETURN)
-        if self._files.exit_code is not None:
+        machine = self._machine
+        extra = arguments[len(machine.arguments) :]
+        passed = b"".join(value.to_bytes(machine.word, "little") for value in extra)
+        stack = self.stack_top - len(passed) & -_STACK_ALIGNMENT
+        self.write(stack, passed)
+        if machine.link:
+            self._set(machine.link, self._home | machine.code_bit)
+        else:
+            stack -= machine.word
+            self.write(stack, self._home.to_bytes(machine.word, "little"))
+        self._set(machine.sp, stack)
+        for register, value in zip(machine.arguments, arguments, strict=False):
+            self._set(register, value)
+        self._session = machine.session(b"")
+        self._run(self.image.address(symbol), until=self._home)
+        if self._session.exit_code is not None:
             raise ToolError(f"{self.name}: {symbol}: {self._exit_meaning()}")
-        return int(self._uc.reg_read(arm.UC_ARM_REG_R0))
+        return self._get(machine.result)
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes of the core's memory."""
@@ -101,9 +107,9 @@ class UnicornCore:
 
     def reset_states(self, count: int) -> Bytes:
         """States [count, state_bytes] of freshly reset controllers."""
-        self.write(_BATCH.base, bytes(self.state_bytes))
-        self.call(f"{self.image.name}_reset", _BATCH.base)
-        state = np.frombuffer(self.read(_BATCH.base, self.state_bytes), np.uint8)
+        self.write(self.batch, bytes(self.state_bytes))
+        self.call(f"{self.image.name}_reset", self.batch)
+        state = np.frombuffer(self.read(self.batch, self.state_bytes), np.uint8)
         return np.tile(state, (count, 1))
 
     def trace(self, observations: Floats, resets: Flags, mode: Mode = "step") -> Run:
@@ -147,15 +153,15 @@ class UnicornCore:
         The protocol is that of `edgerl-rig.c.j2`. Raises ToolError when the program ends
         with an error code, faults, or does not end.
         """
-        self._files = Semihosting({"rig-in": requests})
-        self._run(self.image.binary.entry, until=_RETURN)
-        if self._files.exit_code != 0:
+        self._session = self._machine.session(requests)
+        self._run(self.image.binary.entry, until=self._home)
+        if self._session.exit_code != 0:
             raise ToolError(f"{self.name}: {self._exit_meaning()}")
-        return bytes(self._files.outputs.get("rig-out", b""))
+        return self._session.replies
 
     def _chunks(self, steps: int) -> Iterator[slice]:
         width = 4 * (self.observation_size + self.action_size + 2) + self.state_bytes
-        chunk = min(_CHUNK, (_BATCH.size - self.state_bytes - 64) // width)
+        chunk = min(_CHUNK, (_WINDOW_SIZE - _PAGE - self.state_bytes - 64) // width)
         if chunk < 1:
             raise ToolError(f"{self.name}: one step of {width:,} B exceeds the batch window")
         for start in range(0, steps, chunk):
@@ -177,39 +183,73 @@ class UnicornCore:
 
     def _run(self, start: int, *, until: int) -> None:
         """Emulate from `start` to `until` or the program's own end."""
-        unicorn, arm = _unicorn(), _arm()
+        start |= self._machine.code_bit
         self._failure = None
-        try:
-            with deferred():
-                self._uc.emu_start(start | 1, until, timeout=int(self.timeout_s * 1e6))
-        except unicorn.UcError as error:
-            raise self._fault(str(error)) from error
+        while not self._emulated(start, until):
+            start = self._get(self._machine.pc)
         if self._failure is not None:
             raise self._failure
-        if self._files.exit_code is None and self._uc.reg_read(arm.UC_ARM_REG_PC) != until:
+        if self._session.exit_code is None and self._get(self._machine.pc) != until:
             raise self._fault(f"no end after {self.timeout_s:g} s")
 
+    def _emulated(self, start: int, until: int) -> bool:
+        """Emulate; False where the image asked something by an instruction unknown to unicorn
+        and has yet to go on."""
+        try:
+            with deferred():
+                self._uc.emu_start(start, until, timeout=int(self.timeout_s * 1e6))
+        except _unicorn().UcError as error:
+            if not self._resumed(self._uc, UNKNOWN):
+                raise self._fault(str(error)) from error
+            return self._session.exit_code is not None
+        return True
+
+    @property
+    def _home(self) -> int:
+        """Where calls return to."""
+        return self._machine.window
+
+    @property
+    def batch(self) -> int:
+        """The first address of the room for batches."""
+        return self._machine.window + _PAGE
+
+    def _get(self, register: str) -> int:
+        return int(self._uc.reg_read(getattr(self._constants, self._machine.prefix + register)))
+
+    def _set(self, register: str, value: int) -> None:
+        self._uc.reg_write(getattr(self._constants, self._machine.prefix + register), value)
+
     def _exit_meaning(self) -> str:
-        code = self._files.exit_code
+        code = self._session.exit_code
         return EXIT_CODES.get(code or 0, f"the image ended with code {code}")
 
     def _fault(self, what: str) -> ToolError:
-        pc = self._uc.reg_read(_arm().UC_ARM_REG_PC)
+        pc = self._get(self._machine.pc)
         return ToolError(f"{self.name}: {what} at {pc:#010x} ({self.image.place(pc)})")
 
     def _interrupt(self, uc: Any, number: int, _data: object) -> None:
-        arm = _arm()
-        pc = uc.reg_read(arm.UC_ARM_REG_PC)
-        halfword = int.from_bytes(uc.mem_read(pc, 2), "little")
-        if number != _EXCEPTION_BREAKPOINT or halfword != BREAKPOINT:
+        if not self._resumed(uc, number):
             self._failure = self._fault(f"exception {number}")
             uc.emu_stop()
-            return
-        operation, block = uc.reg_read(arm.UC_ARM_REG_R0), uc.reg_read(arm.UC_ARM_REG_R1)
-        result = self._files.serve(operation, block, self.read, self.write)
-        uc.reg_write(arm.UC_ARM_REG_R0, result)
-        uc.reg_write(arm.UC_ARM_REG_PC, pc + 2 | 1)
-        if self._files.exit_code is not None:
+
+    def _resumed(self, uc: Any, number: int) -> bool:
+        """Serve the image's request, if that is what the exception is."""
+        resume = self._machine.resume(number, self._get(self._machine.pc), self.read)
+        if resume is None:
+            return False
+        self._serve(uc)
+        self._set(self._machine.pc, resume)
+        return True
+
+    def _trapped(self, uc: Any, _data: object) -> None:
+        self._serve(uc)
+
+    def _serve(self, uc: Any) -> None:
+        """What the image asks of its surroundings."""
+        registers = tuple(self._get(name) for name in self._machine.request)
+        self._set(self._machine.result, self._session.serve(registers, self.read, self.write))
+        if self._session.exit_code is not None:
             uc.emu_stop()
 
 
@@ -218,7 +258,7 @@ class _Window:
 
     def __init__(self, core: UnicornCore) -> None:
         self._core = core
-        self._next = _BATCH.base
+        self._next = core.batch
 
     def reserve(self, size: int) -> int:
         address = self._next
@@ -246,20 +286,32 @@ def _joined(runs: list[Run]) -> Run:
     )
 
 
-def _machine(image: Image, target: Target) -> Any:
+def _loaded(image: Image, target: Target, machine: Machine) -> Any:
     """A core of the target's model with the image in its memories."""
-    unicorn, arm = _unicorn(), _arm()
-    model = getattr(arm, target.core.unicorn, None)
+    unicorn = _unicorn()
+    model = getattr(_constants(machine), target.core.unicorn, None)
     if model is None or target.flash is None or target.ram is None:
         raise ToolError(f"unicorn has no model of {target.core.name}; use QEMU")
-    # Not UC_MODE_MCLASS: that takes an M33 whatever model is asked for.
-    uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+    uc = unicorn.Uc(*(getattr(unicorn, name) for name in machine.engine))
     uc.ctl_set_cpu_model(model)
-    for region in (target.flash, target.ram, _SYSTEM_CONTROL, _WINDOW):
-        uc.mem_map(region.base, region.size + _PAGE - 1 & ~(_PAGE - 1))
+    spans = [(r.base, r.size) for r in (target.flash, target.ram, *machine.pages)]
+    for start, end in _pages([*spans, (machine.window, _WINDOW_SIZE)]):
+        uc.mem_map(start, end - start)
     for segment in image.binary.segments:
         uc.mem_write(segment.load, segment.data)
     return uc
+
+
+def _pages(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Whole pages, from the first to behind the last, that hold `spans` (address, size): no page
+    twice, for memories may begin within the page in which another ends."""
+    found: list[tuple[int, int]] = []
+    for base, size in sorted(spans):
+        start, end = base & ~(_PAGE - 1), base + size + _PAGE - 1 & ~(_PAGE - 1)
+        if found and start <= found[-1][1]:
+            start, end = found[-1][0], max(end, found.pop()[1])
+        found.append((start, end))
+    return found
 
 
 def _unicorn() -> Any:
@@ -270,7 +322,6 @@ def _unicorn() -> Any:
     return unicorn
 
 
-def _arm() -> Any:
-    from unicorn import arm_const
-
-    return arm_const
+def _constants(machine: Machine) -> Any:
+    _unicorn()
+    return import_module(f"unicorn.{machine.constants}")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgerl.toolchain.ir import Activation, BinaryOperation, LayerNorm, Softmax
+from edgerl.toolchain.ir import Activation, ArgMax, BinaryOperation, LayerNorm, Softmax
 from edgerl.toolchain.lowering.flow import Flow
 from edgerl.toolchain.lowering.forms import Doubles, Form, joined
-from edgerl.toolchain.lowering.linear import aligned, common_shape
+from edgerl.toolchain.lowering.linear import MOST_ROWS, aligned, common_shape
 from edgerl.toolchain.lowering.node import Node, Operand, Value
 
 Handler = Callable[[Flow, Node], list[Operand]]
@@ -188,6 +188,24 @@ def _softmax(flow: Flow, node: Node) -> list[Operand]:
     return [_along_last(node, x, axis, apply)]
 
 
+def _arg_max(flow: Flow, node: Node) -> list[Operand]:
+    """The first largest element along any axis, one step for each vector there is."""
+    if node.integer("select_last_index", 0):
+        raise node.fail("selects the last of equal maxima; only select_last_index=0 is supported")
+    x = node.value(0)
+    axis, rank = node.integer("axis", 0), len(x.shape)
+    if not -rank <= axis < rank:
+        raise node.fail(f"axis {axis} does not fit {rank} axes")
+    numbers = np.moveaxis(np.arange(x.size).reshape(x.shape), axis, -1)
+    rows = numbers.reshape(-1, numbers.shape[-1])
+    if len(rows) > MOST_ROWS:
+        raise node.fail(f"looks through {len(rows)} vectors; {MOST_ROWS} are possible")
+    found = [flow.step(ArgMax("", ""), {"x": x.form.take(row)}, {"y": 1})[0] for row in rows]
+    one = np.ones(numbers.shape[:-1])
+    shape = np.expand_dims(one, axis).shape if node.integer("keepdims", 1) else one.shape
+    return [Value(joined(found), shape, integer=True)]
+
+
 def _layer_normalization(flow: Flow, node: Node) -> list[Operand]:
     """Normalisation over the last axis (ir.LayerNorm)."""
     x = node.value(0)
@@ -209,6 +227,7 @@ def _layer_normalization(flow: Flow, node: Node) -> list[Operand]:
 
 ELEMENTWISE: dict[str, Handler] = {
     "Abs": _plain("abs"),
+    "ArgMax": _arg_max,
     "Celu": _map(_celu),
     "Clip": _clip,
     "Cos": _plain("cos"),

@@ -54,6 +54,10 @@ def _results(flow: Flow, node: Node) -> list[Operand]:
     handler = OPERATORS.get(node.operator)
     if handler is None:
         raise node.fail("is not supported; export the model without it")
+    if node.operator not in STRUCTURAL and any(
+        isinstance(x, Value) and x.integer for x in node.inputs
+    ):
+        raise node.fail("computes with the integer of an ArgMax; cast it to float first")
     return handler(flow, node)
 
 

@@ -23,10 +23,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Value:
-    """A run-time tensor: its elements in row-major order, and its static shape."""
+    """A run-time tensor: its elements in row-major order, and its static shape. `integer` for
+    indices before they are cast to numbers: those may be moved about, not computed with."""
 
     form: Form
     shape: Shape
+    integer: bool = False
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from edgerl.toolchain.lowering.forms import Indices, joined
 from edgerl.toolchain.lowering.node import Constant, Node, Operand, Value
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def moved(flow: Flow, node: Node) -> list[Operand]:
@@ -26,14 +27,14 @@ def moved(flow: Flow, node: Node) -> list[Operand]:
 def _picked(node: Node, data: Value, chosen: Constant) -> Value:
     node.check_size(chosen.size)
     indices: Indices = chosen.reshape(-1).astype(np.int64)
-    return Value(data.form.take(indices), chosen.shape)
+    return Value(data.form.take(indices), chosen.shape, data.integer)
 
 
 def concat(flow: Flow, node: Node) -> list[Operand]:
     """Concatenation of run-time tensors and constants along one axis."""
     parts = [node.value(k) for k in range(len(node.inputs))]
     node.check_size(sum(part.size for part in parts))
-    everything = Value(joined([part.form for part in parts]), ())
+    everything = Value(joined([p.form for p in parts]), (), any(p.integer for p in parts))
     numbers: list[Constant | None] = []
     start = 0
     for part in parts:
@@ -50,10 +51,13 @@ def passed(flow: Flow, node: Node) -> list[Operand]:
 
 
 def cast(flow: Flow, node: Node) -> list[Operand]:
-    """A conversion of a run-time tensor: only to a float type that keeps its values."""
-    if node.attributes.get("to") not in _FLOATS:
+    """A conversion of a run-time tensor: only to a float type that keeps its values, and from
+    one integer type to another."""
+    x = node.value(0)
+    kept = x.integer and node.attributes.get("to") in _INTEGERS
+    if not kept and node.attributes.get("to") not in _FLOATS:
         raise node.fail("converts a run-time tensor to something other than float32 or float64")
-    return [node.input(0)]
+    return [Value(x.form, x.shape, kept)]
 
 
 def shape(flow: Flow, node: Node) -> list[Operand]:

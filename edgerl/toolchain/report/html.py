@@ -93,7 +93,7 @@ def render(report: Report, spec: PolicySpec, *, clock_hz: int = 0) -> str:
     clock, the modelled cycles are shown as time per step too. What `report` lacks is shown as
     not run. The same report gives the same bytes.
     """
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         report=report,
         spec=spec,
         verdict=verdict(report.limits),
@@ -119,7 +119,8 @@ def render(report: Report, spec: PolicySpec, *, clock_hz: int = 0) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of every page, with their filters; values are escaped and made printable."""
     environment = Environment(
         loader=PackageLoader("edgerl.toolchain.report"),
         autoescape=True,
@@ -271,6 +272,7 @@ def _flash_parts(measured: Measured) -> list[Part]:
         ("code", measured.code_bytes or 0),
         ("weights", measured.weight_bytes or 0),
         ("tables", measured.table_bytes or 0),
+        *([("run-time library", measured.library_bytes)] if measured.library_bytes else []),
     ]
     rest = (measured.flash_bytes or 0) - sum(size for _, size in known)
     if not any(size for _, size in known):

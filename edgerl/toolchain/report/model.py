@@ -57,17 +57,47 @@ class Measured:
     code_bytes: int | None = None
     weight_bytes: int | None = None
     table_bytes: int | None = None
+    library_bytes: int | None = None
     layers: tuple[LayerCost, ...] = ()
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where two runs part: step, tensor, element and both values."""
+    """The first place where two runs part: step, tensor, element and both values.
+
+    `values`, and their bit patterns `bits` in hexadecimal, are what the two `between` gave, the
+    one believed first. `element` names the element as the spec does. The step is one of the
+    golden trace `mode`, `since_reset` steps after a reset.
+    """
 
     step: int
     tensor: str
     index: int
     values: tuple[float, float] = (0.0, 0.0)
+    bits: tuple[str, str] = ("", "")
+    between: tuple[str, str] = ("", "")
+    element: str = ""
+    mode: str = ""
+    since_reset: int = 0
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Where a difference arises, as far as builds made for the purpose can tell; `text` says it
+    in words.
+
+    `verdict`: `tensor`, `difference` is the first tensor in the order of operations, and
+    `operation` what computes it; `not_reproduced`, the same sources built again do not differ;
+    `outside`, no tensor of the network differs, so guard, saturation or hold do; `golden`, no
+    build gives the golden bits; `unknown`, it could not be found out. `sources` is the first
+    line of src/ that is not what the policy's graph makes, as `file:line`, or empty.
+    """
+
+    verdict: Literal["tensor", "not_reproduced", "outside", "golden", "unknown"]
+    text: str
+    operation: str = ""
+    difference: Difference | None = None
+    sources: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +109,7 @@ class Parity:
     steps: int
     between: tuple[str, ...]
     first_difference: Difference | None = None
+    localisation: Localisation | None = None
 
 
 @dataclass(frozen=True)

@@ -221,13 +221,14 @@ def place(x: Axis, y: Axis, xs: npt.ArrayLike, ys: npt.ArrayLike) -> Array:
     return np.clip(points, -9 * FRAME, 10 * FRAME)
 
 
-def polyline(points: Array) -> str:
-    """Path data through `points`, simplified, broken where points are not a number."""
+def polyline(points: Array, limit: int = 400) -> str:
+    """Path data through `points`, simplified to `limit` points a run at most, broken where points
+    are not a number."""
     gaps = np.flatnonzero(np.isnan(points).any(axis=1))
     runs = np.split(points, gaps)
     # Every run but the first starts with the gap that ended the one before.
     solid = [run if i == 0 else run[1:] for i, run in enumerate(runs)]
-    return "".join(_path(simplify(run)) for run in solid if len(run))
+    return "".join(_path(simplify(run, limit=limit)) for run in solid if len(run))
 
 
 def band(lower: Array, upper: Array) -> str:

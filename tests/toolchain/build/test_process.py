@@ -86,3 +86,17 @@ def test_shell_settings_do_not_reach_compilers(
 
 def test_first_error_of_nothing() -> None:
     assert first_error("\n \n") == ""
+
+
+def test_files_as_input_and_output(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(bytes(range(256)))
+    copy = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())"
+    said = run(
+        [sys.executable, "-c", copy],
+        cwd=tmp_path,
+        timeout_s=20,
+        stdin=tmp_path / "in",
+        stdout=tmp_path / "out",
+    )
+    assert said == ""
+    assert (tmp_path / "out").read_bytes() == bytes(range(256))

@@ -11,6 +11,7 @@ import pytest
 
 from edgerl import cli
 from edgerl.checking import check
+from edgerl.policies import load
 from edgerl.recipe import Check
 from edgerl.toolchain import golden
 from edgerl.toolchain.artifact import read_artifact, write_manifest
@@ -52,7 +53,7 @@ def missed(report: Report) -> set[str]:
 
 def test_equal_bits_from_every_runner(raptor):
     equal = raptor.report.parity
-    assert equal.bit_exact and equal.first_difference is None
+    assert equal.bit_exact and equal.first_difference is None and equal.localisation is None
     assert equal.steps == golden.EVALUATE_STEPS
     assert equal.between[0] == "golden.bin" and len(equal.between) >= 3
 
@@ -77,9 +78,10 @@ def test_a_flipped_weight_is_found(artifact, capsys):
     assert {"parity", "build id", "reproducible"} <= missing
     out = capsys.readouterr().out
     assert "parity" in out and "DIFFERENT" in out
-    one, other = (f"{value:.9g}" for value in first["values"])
-    line = f"first difference step 0, host evaluate: action[{first['index']}]: {one} and {other}"
-    assert line in out
+    one, other = (f"{v:.9g} ({b})" for v, b in zip(first["values"], first["bits"], strict=True))
+    where = f"step 0 of trace evaluate, 0 after a reset, {first['element']}"
+    assert first["element"] == f"action[{first['index']}]"
+    assert f"first difference {where}: {one} in golden.bin, {other} in host" in out
 
 
 def test_a_flipped_bit_in_the_firmware_is_found(artifact):
@@ -115,6 +117,9 @@ def test_a_tampered_golden_trace_is_found(file, host, mode):
     assert (difference.step, difference.index) == (7, 1)
     assert difference.tensor == f"host {mode}: action"
     assert difference.values == (actions[7, 1], trace.expected.actions[7, 1])
+    bits = (actions.view(np.uint32)[7, 1], trace.expected.actions.view(np.uint32)[7, 1])
+    assert difference.bits == tuple(f"{int(word):#010x}" for word in bits)
+    assert difference.between == ("golden.bin", "host") and difference.since_reset == 7
     assert parity(file, [host]).bit_exact
 
 
@@ -155,6 +160,22 @@ def test_a_runner_with_another_status_or_state_is_named(file, host):
     assert (first.step, first.tensor, first.index) == (5, "lying evaluate: state", 2)
 
 
+def test_elements_are_called_what_the_spec_calls_them(file, host, recurrent_policy):
+    spec = load(recurrent_policy).spec
+    liars = {
+        ("actions", 1): "action[1]",
+        ("states", 2): "s0[2]",
+        ("states", 5): "held action[1]",
+        ("status", 0): "status",
+    }
+    for (what, index), name in liars.items():
+        liar = Lying(host, flipped(what, 100, index))
+        first = parity(file, [host, liar], spec=spec).first_difference
+        assert (first.element, first.step) == (name, 100)
+        assert first.since_reset == 100 - np.flatnonzero(file.evaluate.resets[:101])[-1]
+        assert first.between == ("host" if what == "states" else "golden.bin", "lying")
+
+
 def test_a_runner_that_lies_only_in_the_guarded_step_is_found(file, host):
     change = flipped("actions", 11, 0)
     liar = Lying(host, lambda run, mode: change(run, mode) if mode == "step" else run)
@@ -183,7 +204,8 @@ def test_an_emulator_that_gives_other_bits_fails_the_whole_check(artifact, monke
     honest = UnicornCore.trace
 
     def trace(core, observations, resets, mode="step"):
-        return flipped("actions", 42, 0)(honest(core, observations, resets, mode), mode)
+        run = honest(core, observations, resets, mode)
+        return flipped("actions", 42, 0)(run, mode) if len(run.status) > 42 else run
 
     monkeypatch.setattr(UnicornCore, "trace", trace)
     report = check(read_artifact(artifact), ALONE)
@@ -192,3 +214,6 @@ def test_an_emulator_that_gives_other_bits_fails_the_whole_check(artifact, monke
     assert (first["step"], first["index"]) == (42, 0)
     assert first["tensor"] == "zig/unicorn evaluate: action"
     assert first["values"][0] == -first["values"][1]
+    # It lies in long runs only, so a short one cannot show where.
+    place = report.parity.localisation
+    assert place.verdict == "not_reproduced" and "zig/unicorn is not repeatable" in place.text

@@ -34,7 +34,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
 )
 _TIMEOUT_S = 300.0
-_STARTUP, _LAYOUT = "edgerl-startup.S", "edgerl-image.ld"
+_STARTUP, _LAYOUT = "edgerl-startup-arm.S", "edgerl-image.ld"
 
 
 def policy_of(program: ir.Program, **changes: object) -> Policy:

@@ -269,6 +269,12 @@ def _layer_norm(b: Builder, draw: Draw) -> str:
     return b.add(ir.LayerNorm(x, scale, bias, draw(st.sampled_from([1e-1, 1e-2])), b.tensor(n)), 20)
 
 
+def _argmax(b: Builder, draw: Draw) -> str:
+    """Of fresh sums: saturated values would be equal here and nearly so in the definition."""
+    x = b.dense([_any(b, draw)], _size(draw), None, 1.0)
+    return b.add(ir.ArgMax(x, b.tensor(1)), float(MOST))
+
+
 def _gru(b: Builder, draw: Draw) -> str:
     return b.gru(_any(b, draw), _size(draw))
 
@@ -293,7 +299,7 @@ def _constant_state(b: Builder, draw: Draw) -> str:
 
 
 BLOCKS = (
-    _dense, _residual, _activate, _linear, _binary, _clip, _gather, _softmax, _layer_norm,
+    _dense, _residual, _activate, _linear, _binary, _clip, _gather, _softmax, _layer_norm, _argmax,
     _gru, _lstm, _delay, _constant_state,
 )  # fmt: skip
 
@@ -331,10 +337,11 @@ def one_of_each() -> ir.Program:
     tame += [b.binary(operation, x, tame[3]) for operation in ("mul", "div", "min", "max")]
     chance = b.add(ir.Softmax(x, b.tensor(24)), 1.0)
     level = b.add(ir.LayerNorm(x, b.normal(24), b.normal(24), 1e-2, b.tensor(24)), 20.0)
+    first = b.add(ir.ArgMax(x, b.tensor(1)), 24.0)
     gru = b.gru(b.dense(tame[:3], 13, "relu", 1.0), 7)
     lstm = b.lstm(b.dense([chance, level], 9, "sigmoid", 1.0), 13)
     mixed = b.linear(tame[:5], 24)
-    y = b.dense([gru, lstm, mixed, *tame[5:12]], 40, "tanh", 1.0)
+    y = b.dense([gru, lstm, mixed, first, *tame[5:12]], 40, "tanh", 1.0)
     action = b.linear([y, b.gather(tame[12:], 40), b.linear([], 40)], 40)
     return b.program(observation, b.copy(action))
 

@@ -98,6 +98,26 @@ def batch_norm(g: Graph, x: str) -> str:
     return g.one("BatchNormalization", x, g.weight(N), g.weight(N), g.weight(N), variance)
 
 
+def choice(g: Graph, x: str, **attributes: int) -> str:
+    """The index of the largest element of x, as a float [1, 1]."""
+    index = g.one("ArgMax", x, **{"axis": 1, **attributes})
+    return g.one("Cast", index, to=TensorProto.FLOAT)
+
+
+def choices(g: Graph, x: str) -> str:
+    """One choice of two and one of four, side by side before they become floats."""
+    parts = g.node("Split", x, g.axis(2, 4), outputs=2, axis=1)
+    indices = [g.one("ArgMax", part, axis=-1, keepdims=0) for part in parts]
+    stacked = g.one("Concat", *(g.one("Unsqueeze", i, g.axis(1)) for i in indices), axis=1)
+    return g.one("Cast", g.one("Cast", stacked, to=TensorProto.INT32), to=TensorProto.FLOAT)
+
+
+def choices_by_column(g: Graph, x: str) -> str:
+    """Along the axis that is not the last: [1, 2, 3] to [1, 3]."""
+    table = g.one("Reshape", x, g.axis(1, 2, 3))
+    return choice(g, table, keepdims=0)
+
+
 def rnn(g: Graph, x: str) -> str:
     h = g.state(N)
     sequence, past = (g.one("Unsqueeze", name, g.axis(0)) for name in (x, h[0]))
@@ -202,6 +222,18 @@ CASES: dict[str, tuple[Build, int, list[str]]] = {
         4, ["Dense", "tanh", "cos", "mul"],
     ),
     "free_residual": (lambda g, x: g.one("Add", dense(g, x), x), N, ["Dense"]),
+    "choice": (lambda g, x: choice(g, dense(g, x)), 1, ["Dense", "ArgMax"]),
+    "choice_scaled": (
+        lambda g, x: g.one("Sub", g.one("Mul", choice(g, x), g.scalar(0.5)), g.scalar(1.0)), 1,
+        ["ArgMax", "Linear"],
+    ),
+    "choices": (
+        lambda g, x: choices(g, dense(g, x)), 2, ["Dense", "ArgMax", "Dense", "ArgMax", "Gather"],
+    ),
+    "choices_by_column": (
+        choices_by_column, 3,
+        ["Gather", "ArgMax", "Gather", "ArgMax", "Gather", "ArgMax", "Gather"],
+    ),
     "half_precision": (
         lambda g, x: g.one(
             "MatMul", x, g.one("Cast", g.constant(np.full((N, 2), 0.3, np.float16)), to=1)
@@ -282,6 +314,24 @@ def double(g: Graph, *values: float) -> str:
 
 
 REFUSED: dict[str, tuple[Build, str]] = {
+    "last_of_equals": (
+        lambda g, x: choice(g, x, select_last_index=1), "only select_last_index=0 is supported",
+    ),
+    "integer_arithmetic": (
+        lambda g, x: g.one(
+            "Cast", g.one("Add", g.one("ArgMax", x, axis=1), g.axis(1)), to=TensorProto.FLOAT
+        ),
+        "operator Add (node 'n1', tensor 't1_0'): computes with the integer of an ArgMax",
+    ),
+    "integer_as_index": (
+        lambda g, x: g.one("Gather", g.weight(N), g.one("ArgMax", x, axis=1)),
+        "must be a constant",
+    ),
+    "choice_along_nothing": (lambda g, x: choice(g, x, axis=2), "axis 2 does not fit 2 axes"),
+    "too_many_choices": (
+        lambda g, x: choice(g, g.one("Expand", x, g.axis(1, 2000, N)), axis=2),
+        "looks through 2000 vectors",
+    ),
     "unknown": (lambda g, x: g.one("Round", x), "operator Round (node 'n0', tensor 't0_0')"),
     "sort": (lambda g, x: g.node("TopK", x, g.axis(2), outputs=2)[0], "operator TopK"),
     "attention": (

@@ -1,0 +1,136 @@
+"""A graph and what is known of its signals become a Policy: the one way in for every source."""
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from edgerl.errors import UserError
+from edgerl.policies.boundary import Boundary, agree, canonical, find
+from edgerl.policies.limits import examine
+from edgerl.policies.memory import NetworkSpec, with_memory
+from edgerl.policies.names import as_identifier, shown
+from edgerl.policies.policy import Policy
+from edgerl.policies.spec import PolicySpec, Signal, StateSignal
+
+_RECURRENT = {"GRU": (5,), "RNN": (5,), "LSTM": (5, 6)}
+_STATIC = ("Shape", "Size")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source turned out to hold.
+
+    `graph` is one step: the observation and then every state as inputs, the action and then
+    every next state as outputs. `observation` and `action` are the signals that the source
+    itself tells of, None where it tells nothing; `assumed` says in words what was taken for
+    granted, and `warnings` what the user had better know.
+    """
+
+    graph: onnx.ModelProto
+    provenance: dict[str, str] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict)
+    spec: PolicySpec | None = None
+    observation: tuple[Signal, ...] | None = None
+    action: tuple[Signal, ...] | None = None
+    assumed: tuple[str, ...] = ()
+
+
+def assemble(found: Found, stem: str, where: str, spec: PolicySpec | None = None) -> Policy:
+    """The policy of what was found in `where`; `stem` names it where nothing else does.
+
+    `spec` stands over what the source says, that over defaults, each of which is listed in
+    `Policy.assumed`; a NetworkSpec has the memory that it asks for built into the graph. The
+    graph gets the boundary that every policy has. Raises UserError, in one line that names the
+    tensor, node or signal, when the graph cannot be a policy's or the spec does not fit it.
+    """
+    model = found.graph
+    spec = spec or found.spec
+    examine(model, where)
+    _check(model, where)
+    names = tuple(state.name for state in spec.state) if spec else ()
+    boundary = find(model, names, where)
+    _refuse_forgetful(model, boundary, where)
+    if spec is None:
+        spec, assumed = _default_spec(found, stem, boundary)
+    else:
+        spec, assumed = _with_states(spec, boundary)
+    if isinstance(spec, NetworkSpec):
+        model, spec = with_memory(model, boundary, spec, where)
+        boundary = find(model, (), where)
+    agree(spec, boundary, where)
+    graph = canonical(model, boundary, tuple(state.name for state in spec.state))
+    return Policy(graph, spec, found.provenance, found.formats, (*found.assumed, *assumed))
+
+
+def plain_text(text: str) -> str:
+    """The start of a text from elsewhere, on one line of plain characters."""
+    line = " ".join(text.split())
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in line)[:200]
+
+
+def _check(model: onnx.ModelProto, where: str) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise UserError(f"{where}: not valid ONNX: {plain_text(str(error))}") from error
+
+
+def _default_spec(
+    found: Found, stem: str, boundary: Boundary
+) -> tuple[PolicySpec, tuple[str, ...]]:
+    """A spec that claims nothing but what the source says: else one free observation and one
+    action in [-1, 1]."""
+    n, m = boundary.observation.size, boundary.action.size
+    assumed = []
+    if found.observation is None:
+        assumed.append(
+            f"observation: one signal of {n} values without a unit, valid in [-1e6, 1e6]"
+        )
+    if found.action is None:
+        assumed.append(f"action: one signal of {m} values, saturated to [-1, 1]")
+    spec = PolicySpec(
+        name=as_identifier(stem, "policy"),
+        observation=found.observation
+        or (Signal(name="observation", size=n, range=(-1.0e6, 1.0e6)),),
+        action=found.action or (Signal(name="action", size=m, range=(-1.0, 1.0)),),
+    )
+    spec, states = _with_states(spec, boundary)
+    return spec, (
+        f"name {spec.name}, after the file",
+        *assumed,
+        *states,
+        f"rate {spec.rate_hz:g} Hz",
+        f"out-of-range observations: {spec.out_of_range}; not finite: {spec.non_finite}",
+    )
+
+
+def _with_states(spec: PolicySpec, boundary: Boundary) -> tuple[PolicySpec, tuple[str, ...]]:
+    """The spec with the graph's own states where it says nothing of states."""
+    if spec.state or not boundary.states:
+        return spec, ()
+    states: list[StateSignal] = []
+    for k, (before, _) in enumerate(boundary.states):
+        # A name that is none (TorchScript's `onnx::Gemm_1`) says nothing worth keeping.
+        plain = as_identifier(before.name, "state") == before.name
+        name = before.name if plain else "state" if k == 0 else f"state_{k}"
+        while name in [state.name for state in states]:
+            name = f"state_{name[:30]}"
+        states.append(StateSignal(name=name, size=before.size))
+    said = ", ".join(f"{state.name} ({state.size})" for state in states)
+    return spec.model_copy(update={"state": tuple(states)}), (f"state: {said}, from the graph",)
+
+
+def _refuse_forgetful(model: onnx.ModelProto, boundary: Boundary, where: str) -> None:
+    """UserError for a recurrent node whose state does not come from an input: it would start
+    from the same state at every step."""
+    changing = {boundary.observation.name, *(before.name for before, _ in boundary.states)}
+    for node in model.graph.node:
+        for k in _RECURRENT.get(node.op_type, ()):
+            if k >= len(node.input) or node.input[k] not in changing:
+                raise UserError(
+                    f"{where}: operator {node.op_type} (node {shown(node.name)}) starts every "
+                    "step from a constant state; export the model with its hidden state as "
+                    "an input and an output"
+                )
+        if node.op_type not in _STATIC and changing.intersection(node.input):
+            changing.update(name for name in node.output if name)

@@ -1,0 +1,75 @@
+"""Importers: what other tools' checkpoints become policies with, one file each.
+
+Reading a file never runs what it holds: weights and structure are read as data, within bounds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgerl.errors import UserError
+from edgerl.policies.assembly import Found, assemble
+from edgerl.policies.importers import (
+    exported_program,
+    rltools,
+    safetensors_file,
+    stable_baselines,
+    torch_file,
+)
+from edgerl.policies.importers.layers.template import NeedsLayers
+from edgerl.policies.importers.source import Source
+from edgerl.policies.policy import Policy
+from edgerl.policies.spec import PolicySpec
+
+__all__ = ["IMPORTERS", "Importer", "NeedsLayers", "Source", "importer_for", "read"]
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Reads the checkpoints of one framework, known by the endings of their names."""
+
+    name: str
+    about: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Source], Found]
+
+
+IMPORTERS: tuple[Importer, ...] = (
+    Importer(
+        "stable-baselines3",
+        "PPO, A2C, SAC, TD3, DDPG, DQN and RecurrentPPO, as model.save() writes them",
+        (".zip",),
+        stable_baselines.read,
+    ),
+    Importer(
+        "torch",
+        "TorchScript modules (rsl_rl and Isaac Lab export them), or weights with --layers",
+        (".pt", ".pth", ".ckpt"),
+        torch_file.read,
+    ),
+    Importer(
+        "torch-export", "programs that torch.export.save wrote", (".pt2",), exported_program.read
+    ),
+    Importer(
+        "safetensors",
+        "weights of any framework, Flax among them, with --layers",
+        (".safetensors",),
+        safetensors_file.read,
+    ),
+    Importer("rltools", "RLtools checkpoints", (".h5", ".hdf5"), rltools.read),
+)
+
+
+def importer_for(source: Source) -> Importer | None:
+    """The importer that reads files of this name; None when there is none."""
+    ending = source.path.suffix.lower()
+    return next((each for each in IMPORTERS if ending in each.suffixes), None)
+
+
+def read(source: Source, spec: PolicySpec | None = None, name: str | None = None) -> Policy:
+    """The policy in a checkpoint. Raises UserError, in one line, when it holds none that can be
+    read, and ToolError when a package that reading needs is missing."""
+    importer = importer_for(source)
+    if importer is None:
+        known = ", ".join(ending for each in IMPORTERS for ending in each.suffixes)
+        raise UserError(f"{source.where}: of no known kind; .onnx, {known} are")
+    return assemble(importer.read(source), name or source.path.stem, source.where, spec)

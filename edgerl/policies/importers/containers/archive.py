@@ -1,0 +1,99 @@
+"""Zip archives from outside: read from memory, bounded, never unpacked."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from edgerl.errors import UserError
+from edgerl.policies.names import shown
+
+MOST_BYTES = 256 << 20
+MOST_MEMBERS = 10_000
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The members of a zip file, each read when asked for.
+
+    `where` names the file in messages.
+    """
+
+    where: str
+    _file: zipfile.ZipFile
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all members."""
+        return tuple(self._file.namelist())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file.NameToInfo
+
+    def read(self, name: str) -> bytes:
+        """A member's content. UserError when it is missing, damaged, or not of its size."""
+        if name not in self:
+            raise UserError(f"{self.where}: has no member {shown(name)}")
+        size = self._file.getinfo(name).file_size
+        try:
+            with self._file.open(name) as member:
+                content = member.read(size + 1)
+        # zipfile and the decompressors below it raise errors of many kinds for damaged data.
+        except Exception as error:
+            raise UserError(f"{self.where}: member {shown(name)} is damaged") from error
+        if len(content) != size:
+            raise UserError(f"{self.where}: member {shown(name)} is not of the size it declares")
+        return content
+
+
+def open_archive(path: Path) -> Archive:
+    """The zip file at `path`, every bound checked.
+
+    Raises UserError, in one line, when it cannot be read, is no zip file, has more than 10,000
+    members or more than 256 MiB unpacked, or holds an encrypted member, one whose name leaves
+    the archive, or two of one name.
+    """
+    return _checked(path, shown_path(path))
+
+
+def inner_archive(content: bytes, where: str) -> Archive:
+    """The zip file that a member of another one holds, bounded as by `open_archive`."""
+    return _checked(io.BytesIO(content), where)
+
+
+def _checked(source: Path | io.BytesIO, where: str) -> Archive:
+    try:
+        file = zipfile.ZipFile(source)
+    except OSError as error:
+        reason = error.strerror or "damaged"
+        raise UserError(f"{where}: cannot be read ({reason})") from error
+    # zipfile trusts the directory at the end of a file, and fails on a wrong one in many ways.
+    except Exception as error:
+        raise UserError(f"{where}: no zip archive (truncated or another format)") from error
+    members = file.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise UserError(f"{where}: {len(members)} members; {MOST_MEMBERS} are possible")
+    total = sum(member.file_size for member in members)
+    if total > MOST_BYTES:
+        raise UserError(f"{where}: unpacks to {total >> 20:,} MiB; {MOST_BYTES >> 20} are possible")
+    seen: set[str] = set()
+    for member in members:
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0:1]:
+            raise UserError(f"{where}: member {shown(member.filename)} leaves the archive")
+        if member.filename in seen:
+            raise UserError(f"{where}: two members are called {shown(member.filename)}")
+        # Other methods may ask for gigabytes before they give a byte.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UserError(
+                f"{where}: member {shown(member.filename)} is packed by a method other than deflate"
+            )
+        if member.flag_bits & 1:
+            raise UserError(f"{where}: member {shown(member.filename)} is encrypted")
+        seen.add(member.filename)
+    return Archive(where, file)
+
+
+def shown_path(path: Path) -> str:
+    """A file's name for a message."""
+    return path.name if path.name.isprintable() and len(path.name) <= 200 else shown(path.name)

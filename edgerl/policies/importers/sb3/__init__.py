@@ -1,0 +1,1 @@
+"""Stable-Baselines3: what its files and models hold, and how its policies compute."""
