@@ -66,7 +66,7 @@ def load(
 
 
 def compile(
-    source: str | Path,
+    source: "str | Path | Policy",
     *,
     target: str,
     spec: str | Path | None = None,
@@ -79,7 +79,8 @@ def compile(
     check: bool = False,
     limits: Mapping[str, float] | None = None,
 ) -> "Outcome":
-    """Compile `source` (a family's name or a file) for `target`; returns artifact and report.
+    """Compile `source` (a family's name, a file, or a policy that `load` returned) for `target`;
+    returns artifact and report.
 
     `spec`, `layers` and `vecnormalize` are as in `load`. With `check` the artifact is also proven;
     `limits` bounds measured figures from above, such as `{"instructions": 2900}`. A missed limit
@@ -88,17 +89,19 @@ def compile(
     from edgerl import pipeline, recipe
     from edgerl.documents import validated
 
+    loaded = None if isinstance(source, str | Path) else source
+    beside = {"spec": spec, "layers": layers, "vecnormalize": vecnormalize}
+    if loaded is not None and any(beside.values()):
+        raise UserError("compile: a policy that is loaded has its spec; give files to load")
     rows: dict[str, Any] = {
-        "source": {
-            "policy": str(source), "spec": spec, "layers": layers, "vecnormalize": vecnormalize,
-        },
+        "source": {"policy": loaded.name if loaded else str(source), **beside},
         "target": {
             "name": target, "fma": fma, "kernels": kernels, "compiler": compiler, "output": output,
         },
     }  # fmt: skip
     if check or limits:
         rows["check"] = {"limits": dict(limits or {})}
-    return pipeline.run(validated(recipe.Recipe, rows, "compile"))
+    return pipeline.run(validated(recipe.Recipe, rows, "compile"), policy=loaded)
 
 
 def check(artifact: str | Path, *, limits: Mapping[str, float] | None = None) -> "Report":
@@ -107,14 +110,14 @@ def check(artifact: str | Path, *, limits: Mapping[str, float] | None = None) ->
     `limits` bounds measured figures as in `compile`. Raises UserError when the folder holds no
     whole artifact, ToolError when nothing is installed that could run it.
     """
-    from edgerl import checking, pipeline, recipe
+    from edgerl import checking, recipe, reports
     from edgerl.documents import validated
     from edgerl.toolchain.artifact import read_artifact
 
     asked = validated(recipe.Check, {"limits": dict(limits or {})}, "check")
     opened = read_artifact(Path(artifact))
     report = checking.check(opened, asked)
-    pipeline.publish_report(opened, report)
+    reports.publish(opened, report)
     return report
 
 

@@ -19,6 +19,7 @@ from edgerl.errors import ToolError, UserError
 from edgerl.policies import Policy, load
 from edgerl.policies.plants import Feedback, Suite
 from edgerl.recipe import Check
+from edgerl.reports import blank
 from edgerl.stages import Silence, StageCache, Watcher, installed, watched
 from edgerl.targets import Target, target
 from edgerl.toolchain.artifact import Artifact
@@ -46,7 +47,6 @@ from edgerl.toolchain.report.model import (
     ClosedLoop,
     Measured,
     Parity,
-    PolicyFacts,
     Reference,
     Report,
 )
@@ -90,22 +90,6 @@ def emulated_core(
     is the host. Builds go to `scratch`. Raises ToolError when no emulator is installed."""
     require_emulator(artifact.manifest.target)
     return _Bench(artifact, Check(), watcher or Silence(), StageCache(None), scratch).core
-
-
-def blank(artifact: Artifact) -> Report:
-    """The report of an artifact nobody has measured."""
-    manifest = artifact.manifest
-    policy = manifest.policy
-    return Report(
-        policy=PolicyFacts(policy.name, policy.sha256, policy.parameters, policy.macs),
-        target=manifest.target.name,
-        format=manifest.format,
-        numerics=manifest.numerics,
-        compiler=manifest.compiler.version,
-        verified_by=manifest.target.verified_by,
-        counter="none",
-        notes=tuple(f"assumed: {line}" for line in policy.assumed),
-    )
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
 """The stages composed: a recipe in, an artifact and its report out."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgerl.checking import blank, check, require_emulator
-from edgerl.policies import load
+from edgerl.policies import Policy, load
 from edgerl.recipe import Recipe
+from edgerl.reports import blank, publish
 from edgerl.stages import Silence, StageCache, Watcher, watched
 from edgerl.targets import find_target
-from edgerl.toolchain.artifact import Artifact, require_free, write_aside
+from edgerl.toolchain.artifact import Artifact, require_free
 from edgerl.toolchain.build import find
 from edgerl.toolchain.compiling import Form, choose_fused, compile_policy, kernels_for
 from edgerl.toolchain.lowering import lower
-from edgerl.toolchain.report.html import render
 from edgerl.toolchain.report.model import Report
 
 DEFAULT_FOLDER = Path("build")
@@ -27,9 +25,16 @@ class Outcome:
     report: Report
 
 
-def run(recipe: Recipe, watcher: Watcher | None = None, cache: StageCache | None = None) -> Outcome:
+def run(
+    recipe: Recipe,
+    watcher: Watcher | None = None,
+    cache: StageCache | None = None,
+    *,
+    policy: Policy | None = None,
+) -> Outcome:
     """Run a recipe: load, lower, compile, and check if it says so.
 
+    `policy` stands in place of the recipe's source, for one that is loaded already.
     Raises UserError and ToolError; a missed limit raises nothing and stands in the report. What
     can be refused at the start is, before any work is done.
     """
@@ -40,10 +45,13 @@ def run(recipe: Recipe, watcher: Watcher | None = None, cache: StageCache | None
     goal.core.require_format(choice.format)
     compiler = find(choice.compiler, goal.built_for)
     if recipe.check:
+        # Imported where there is something to check: a compile alone is not to wait for it.
+        from edgerl.checking import check, require_emulator
+
         require_emulator(goal)
     with watched(watcher, "load"):
         source = recipe.source
-        policy = load(
+        policy = policy or load(
             source.policy, source.spec, layers=source.layers, vecnormalize=source.vecnormalize
         )
         for line in policy.assumed:
@@ -62,17 +70,8 @@ def run(recipe: Recipe, watcher: Watcher | None = None, cache: StageCache | None
         compiled = compile_policy(policy, program, goal, form, compiler, folder)
     artifact = compiled.artifact
     report = replace(blank(artifact), measured=compiled.measured)
-    publish_report(artifact, report)
+    publish(artifact, report)
     if recipe.check:
         report = check(artifact, recipe.check, watcher, cache)
-        publish_report(artifact, report)
+        publish(artifact, report)
     return Outcome(artifact, report)
-
-
-def publish_report(artifact: Artifact, report: Report) -> None:
-    """Write report.json and report.html into the artifact, each aside first."""
-    manifest = artifact.manifest
-    data = json.dumps(report.to_json(), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_aside(artifact.folder / "report.json", data)
-    page = render(report, manifest.spec, clock_hz=manifest.target.clock_hz)
-    write_aside(artifact.folder / "report.html", page)

@@ -166,14 +166,14 @@ def check(
     debug: Debug = False,
 ) -> int:
     """Prove an artifact: parity, counts, errors, closed loop, limits."""
-    from edgerl import checking, pipeline
+    from edgerl import checking, reports
     from edgerl.toolchain.artifact import read_artifact
 
     console = Console(quiet=quiet)
     asked = _asked(limit)
     opened = read_artifact(artifact)
     report = checking.check(opened, asked, console, _cache(fresh))
-    pipeline.publish_report(opened, report)
+    reports.publish(opened, report)
     return _conclude(report, artifact, as_json, console)
 
 

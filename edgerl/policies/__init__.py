@@ -8,7 +8,7 @@ from typing import Any
 
 from edgerl.errors import UserError
 from edgerl.policies import importers, onnx_file, raptor
-from edgerl.policies.importers import Source, module
+from edgerl.policies.importers import Source
 from edgerl.policies.memory import load_spec
 from edgerl.policies.names import shown
 from edgerl.policies.policy import Policy, Trace
@@ -79,7 +79,9 @@ def load(
     if example is None and isinstance(source, str | Path):
         policy = _loaded(source, given, _path(layers), _path(vecnormalize), name)
     else:
-        policy = module.from_module(source, example, given)
+        from edgerl.policies.importers.module import from_module
+
+        policy = from_module(source, example, given)
     signals = (*policy.spec.observation, *policy.spec.action)
     remarks = doubts(signal.name for signal in signals)
     return replace(policy, assumed=(*policy.assumed, *remarks))

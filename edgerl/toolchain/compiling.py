@@ -34,7 +34,11 @@ from edgerl.toolchain.report.model import Measured
 from edgerl.toolchain.sbom import bill
 
 # By architecture: a fused multiply-add, a product, a sum.
-_MULTIPLY_ADD = {"arm": ("vfma", "vmul", "vadd")}
+_MULTIPLY_ADD = {
+    "arm": ("vfma", "vmul", "vadd"),
+    "riscv": ("fmadd.s", "fmul.s", "fadd.s"),
+    "aarch64": ("fmadd", "fmul", "fadd"),
+}
 
 
 @dataclass(frozen=True)

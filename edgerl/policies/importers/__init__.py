@@ -3,18 +3,11 @@
 Reading a file never runs what it holds: weights and structure are read as data, within bounds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from edgerl.errors import UserError
 from edgerl.policies.assembly import Found, assemble
-from edgerl.policies.importers import (
-    exported_program,
-    rltools,
-    safetensors_file,
-    stable_baselines,
-    torch_file,
-)
 from edgerl.policies.importers.layers.template import NeedsLayers
 from edgerl.policies.importers.source import Source
 from edgerl.policies.policy import Policy
@@ -25,12 +18,20 @@ __all__ = ["IMPORTERS", "Importer", "NeedsLayers", "Source", "importer_for", "re
 
 @dataclass(frozen=True)
 class Importer:
-    """Reads the checkpoints of one framework, known by the endings of their names."""
+    """Reads the checkpoints of one framework, known by the endings of their names.
+
+    `module` beside this file has `read(source) -> Found`; it is imported when it is needed.
+    """
 
     name: str
     about: str
     suffixes: tuple[str, ...]
-    read: Callable[[Source], Found]
+    module: str
+
+    def read(self, source: Source) -> Found:
+        """What the checkpoint holds. Raises UserError and ToolError."""
+        found: Found = import_module(f"edgerl.policies.importers.{self.module}").read(source)
+        return found
 
 
 IMPORTERS: tuple[Importer, ...] = (
@@ -38,24 +39,24 @@ IMPORTERS: tuple[Importer, ...] = (
         "stable-baselines3",
         "PPO, A2C, SAC, TD3, DDPG, DQN and RecurrentPPO, as model.save() writes them",
         (".zip",),
-        stable_baselines.read,
+        "stable_baselines",
     ),
     Importer(
         "torch",
         "TorchScript modules (rsl_rl and Isaac Lab export them), or weights with --layers",
         (".pt", ".pth", ".ckpt"),
-        torch_file.read,
+        "torch_file",
     ),
     Importer(
-        "torch-export", "programs that torch.export.save wrote", (".pt2",), exported_program.read
+        "torch-export", "programs that torch.export.save wrote", (".pt2",), "exported_program"
     ),
     Importer(
         "safetensors",
         "weights of any framework, Flax among them, with --layers",
         (".safetensors",),
-        safetensors_file.read,
+        "safetensors_file",
     ),
-    Importer("rltools", "RLtools checkpoints", (".h5", ".hdf5"), rltools.read),
+    Importer("rltools", "RLtools checkpoints", (".h5", ".hdf5"), "rltools"),
 )
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,14 @@ class Compiler:
         target = f"{source}.o"
         self._call([*self.core_flags, *self.flags, *flags, "-c", source, "-o", target], cwd)
         return target
+
+    def compile_all(
+        self, sources: Sequence[str], *, cwd: Path, flags: Sequence[str] = ()
+    ) -> list[str]:
+        """`compile` of each source, as many at once as there are processors; the objects' names
+        in the order of the sources. Raises ToolError for the first source that fails."""
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
+            return list(workers.map(lambda s: self.compile(s, cwd=cwd, flags=flags), sources))
 
     def link(
         self, objects: Sequence[str], output: str, *, cwd: Path, flags: Sequence[str] = ()

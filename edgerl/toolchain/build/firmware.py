@@ -71,14 +71,9 @@ def build_firmware(
             for source in sources:
                 shutil.copyfile(source, work / source.name)
             harness = _render(work, name, target, target.application, target.ram, build_id)
-            ours = [
-                compiler.compile(source.name, cwd=work, flags=package_flags)
-                for source in sources
-                if source.suffix != ".h"
-            ]
-            theirs = [
-                compiler.compile(source, cwd=work, flags=_HARNESS_FLAGS) for source in harness
-            ]
+            compiled = [source.name for source in sources if source.suffix != ".h"]
+            ours = compiler.compile_all(compiled, cwd=work, flags=package_flags)
+            theirs = compiler.compile_all(harness, cwd=work, flags=_HARNESS_FLAGS)
             lto = tuple(flag for flag in flags if flag.startswith("-flto"))
             compiler.link([*ours, *theirs], "firmware.elf", cwd=work, flags=(*link, *_LINK, *lto))
             binary = read_binary(work / "firmware.elf")

@@ -120,7 +120,7 @@ def build_host(
             harness = ("edgerl-batch.c", "edgerl-host.c")
             render(work, (*harness, "edgerl-batch.h"), {"name": name, "NAME": name.upper()})
             sources = (f"{name}.c", *harness)
-            objects = [compiler.compile(s, cwd=work, flags=package_flags) for s in sources]
+            objects = compiler.compile_all(sources, cwd=work, flags=package_flags)
             compiler.link(objects, "twin", cwd=work, flags=("-shared",))
             made = work / "twin"
             digest = hashlib.sha256(made.read_bytes()).hexdigest()[:16]

@@ -3,9 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The framework's own controller in its environment.
+
+    `act` takes an observation [n] to the policy's action [m]; `reset` is called before each
+    episode; `applied` makes of an action what the environment's step takes.
+    """
+
+    environment: Callable[[], gymnasium.Env[Any, Any]]
+    act: Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
+    reset: Callable[[], None]
+    applied: Callable[[npt.NDArray[Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,7 @@ class Checkpoint:
     actions: npt.NDArray[np.float32]
     layers: Path | None = None
     vecnormalize: Path | None = None
+    loop: Loop | None = None
 
 
 Maker = Callable[[Path], Checkpoint]

@@ -6,7 +6,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import torch
-from checkpoint import Checkpoint, Maker
+from checkpoint import Checkpoint, Loop, Maker
 from rsl_rl.models.mlp_model import MLPModel
 from rsl_rl.models.rnn_model import RNNModel
 from tensordict import TensorDict
@@ -20,7 +20,18 @@ Step = Callable[[Tensor], Tensor]
 
 def flown(path: Path, step: Step, reset: Callable[[], None]) -> Checkpoint:
     """A checkpoint with a thousand steps of the pendulum, driven by the policy itself."""
-    environment = gymnasium.make("Pendulum-v1", max_episode_steps=100)
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return step(torch.as_tensor(observation[np.newaxis])).numpy().reshape(-1)
+
+    loop = Loop(
+        lambda: gymnasium.make("Pendulum-v1", max_episode_steps=100),
+        act,
+        reset,
+        lambda action: 2.0 * np.clip(action, -1.0, 1.0),
+    )
+    environment = loop.environment()
     observations, resets, actions = [], [], []
     observation, _ = environment.reset(seed=0)
     reset()
@@ -28,16 +39,15 @@ def flown(path: Path, step: Step, reset: Callable[[], None]) -> Checkpoint:
     torch.set_num_threads(1)
     first = True
     while len(observations) < STEPS:
-        with torch.no_grad():
-            action = step(torch.as_tensor(observation[np.newaxis])).numpy().reshape(-1)
+        action = act(observation)
         observations.append(observation)
         resets.append(first)
         actions.append(action)
-        observation, *_, first, _ = environment.step(2.0 * np.clip(action, -1.0, 1.0))
+        observation, *_, first, _ = environment.step(loop.applied(action))
         if first:
             observation, _ = environment.reset()
             reset()
-    return Checkpoint(path, np.stack(observations), np.array(resets), np.stack(actions))
+    return Checkpoint(path, np.stack(observations), np.array(resets), np.stack(actions), loop=loop)
 
 
 def rsl_rl(folder: Path, kind: str, distribution: str = "GaussianDistribution") -> Checkpoint:

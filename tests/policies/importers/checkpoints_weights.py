@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from checkpoint import Checkpoint, Maker
+from checkpoint import Checkpoint, Loop, Maker
 from flax.traverse_util import flatten_dict
 from parity import session
 from safetensors.flax import save_file as save_jax
@@ -225,25 +225,43 @@ class NnxRecurrent(nnx.Module):
 
 
 def played(step: Step, start: Any, environment: str) -> dict[str, Any]:
-    """Observations, resets and actions of STEPS steps in an environment of gymnasium."""
+    """Observations, resets and actions of STEPS steps in an environment of gymnasium, and the
+    loop that made them."""
+    state = start
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        nonlocal state
+        action, state = step(np.asarray(observation, np.float32)[np.newaxis], state)
+        return np.asarray(action, np.float32).reshape(-1)
+
+    def reset() -> None:
+        nonlocal state
+        state = start
+
     env = gymnasium.make(environment, max_episode_steps=150)
-    observation, state, first = env.reset(seed=3)[0], start, True
+    discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
+    loop = Loop(
+        lambda: gymnasium.make(environment, max_episode_steps=150),
+        act,
+        reset,
+        lambda action: int(action[0]) if discrete else action,
+    )
+    observation, first = env.reset(seed=3)[0], True
     rows = []
     for _ in range(STEPS):
-        seen = np.asarray(observation, np.float32)
-        action, state = step(seen[np.newaxis], state)
-        action = np.asarray(action, np.float32).reshape(-1)
-        rows.append((seen, first, action))
-        discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
-        observation, _, ended, cut, _ = env.step(int(action[0]) if discrete else action)
+        action = act(observation)
+        rows.append((np.asarray(observation, np.float32), first, action))
+        observation, _, ended, cut, _ = env.step(loop.applied(action))
         first = ended or cut
         if first:
-            observation, state = env.reset()[0], start
+            observation = env.reset()[0]
+            reset()
     seen, firsts, actions = zip(*rows, strict=True)
     return {
         "observations": np.stack(seen),
         "resets": np.array(firsts),
         "actions": np.stack(actions),
+        "loop": loop,
     }
 
 

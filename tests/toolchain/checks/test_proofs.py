@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from edgerl import checking
-from edgerl.checking import blank, check, require_emulator
+from edgerl.checking import check, require_emulator
 from edgerl.errors import ToolError
 from edgerl.policies import Signal, load
 from edgerl.recipe import Check
+from edgerl.reports import blank
 from edgerl.targets import target
 from edgerl.toolchain import golden
 from edgerl.toolchain.artifact import read_artifact, write_manifest
