@@ -22,11 +22,15 @@ class Controller:
 
     `mode` is the guarded, saturated `step` that flight code calls, or the bare `evaluate`.
     `status` [count] has the status words of the last step (0: all is well; see the C header).
-    Raises UserError when the folder holds no whole artifact, ToolError when the compiler that
-    builds for this machine is missing.
+    Raises UserError when the folder holds no whole artifact or an argument is wrong, ToolError
+    when the compiler that builds for this machine is missing.
     """
 
     def __init__(self, folder: str | Path, *, count: int = 1, mode: Mode = "step") -> None:
+        if count < 1:
+            raise UserError(f"count {count}: there is at least one controller")
+        if mode not in ("step", "evaluate"):
+            raise UserError(f"mode {mode!r:.40}: must be 'step' or 'evaluate'")
         artifact = read_artifact(Path(folder))
         self._twin = build_host(artifact.source, artifact.name, cache_folder("host"))
         self.spec = artifact.manifest.spec

@@ -27,7 +27,9 @@ _PACKAGES = (
     ("unicorn", "emulated cores: counting and checking", "pip install 'edgerl[emu]'"),
     ("capstone", "instruction counts, cycle model, call graph", "pip install 'edgerl[emu]'"),
     ("foundation-policy", "the published RAPTOR policy", "pip install 'edgerl[raptor]'"),
-    ("torch", "training and torch importers", "pip install 'edgerl[train]'"),
+    ("safetensors", "reading .safetensors files", "pip install 'edgerl[import]'"),
+    ("h5py", "reading RLtools checkpoints, RAPTOR among them", "pip install 'edgerl[import]'"),
+    ("torch", "policies from torch.nn.Module; files are read without", "pip install torch"),
 )
 
 

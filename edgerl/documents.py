@@ -4,6 +4,7 @@ A mistake is one line that names the file, the key as a path (`observation.0.ran
 wrong and what would be right.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Fault = Mapping[str, Any]  # one entry of pydantic's ValidationError.errors()
 
 _MOST_BYTES = 1 << 20
+_MOST_PARTS = 64
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}[ \t]*+\.[ \t]*+){{{_MOST_PARTS}}}")
 _SHOWN = 60
 _TABLES = frozenset({"model_type", "model_attributes_type", "dict_type", "mapping_type"})
 _LISTS = frozenset({"tuple_type", "list_type", "iterable_type"})
@@ -29,25 +33,57 @@ _BOUNDS = {
 }
 
 
+def read_bytes(path: Path, most: int, where: str, remark: str) -> bytes:
+    """The content of a file of at most `most` bytes.
+
+    Raises UserError naming `where`; `remark` says, after a larger one's size, why it is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{_plain(where)}: no file has such a name") from error
+    if len(content) > most:
+        raise UserError(f"{where}: larger than {most >> 20} MiB; {remark}")
+    return content
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The tables of a TOML file that should be a `what` ("recipe").
 
     Raises UserError naming the file when it cannot be read, is larger than 1 MiB, or is no TOML.
     """
+    content = read_bytes(path, _MOST_BYTES, str(path), f"that is no {what}")
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > _MOST_BYTES:
-        raise UserError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; that is no {what}")
-    try:
-        return tomllib.loads(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        # The parser takes as long as the square of a key's parts.
+        if _LONG_KEY.search(text):
+            raise UserError(f"{path}: a key of more than {_MOST_PARTS} parts")
+        rows = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason})") from error
     # A value nested too deeply ends the parser's recursion.
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not TOML: a number with thousands of digits") from error
+    _refuse_large(rows, path)
+    return rows
+
+
+def _refuse_large(rows: dict[str, Any], path: Path) -> None:
+    """UserError for integers beyond TOML's own 64 bits, which nothing here could write out."""
+    waiting: list[Any] = [rows]
+    while waiting:
+        match waiting.pop():
+            case dict() as table:
+                waiting += table.values()
+            case list() as items:
+                waiting += items
+            case int() as number if not -(1 << 63) <= number < 1 << 63:
+                raise UserError(f"{path}: not TOML: an integer of more than 64 bits")
 
 
 def validated(kind: type[ModelT], rows: Mapping[str, object], where: str) -> ModelT:
@@ -68,7 +104,8 @@ def explain(error: ValidationError, where: str, kind: type[BaseModel] | None = N
     first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     key = ".".join(str(part) for part in first["loc"])
     more = "" if len(faults) == 1 else f" (and {len(faults) - 1} more)"
-    place = f"{where}: {_plain(key)}" if key else where
+    shown = key if len(key) <= 2 * _SHOWN else f"{key[: 2 * _SHOWN]}…"
+    place = f"{where}: {_plain(shown)}" if key else where
     return f"{place}: {_fault(first, kind)}{more}"
 
 

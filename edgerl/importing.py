@@ -46,6 +46,8 @@ def bring(
     path = output or Path(f"{policy.name}.onnx")
     if path.suffix.lower() != ".onnx":
         raise UserError(f"{path}: a policy's file ends in .onnx")
+    if output is None and path.exists() and not path.samefile(source):
+        raise UserError(f"{path}: is there already; say with -o where the policy is to go")
     if path.exists() and path.samefile(source):
         raise UserError(f"{path}: is the source itself; choose another name with -o")
     # Lowered before it is saved: a file that nothing could compile is no use.

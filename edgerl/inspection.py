@@ -49,9 +49,14 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(source: str | Path, spec: Path | None = None) -> Inspection:
+def inspect(
+    source: str | Path,
+    spec: Path | None = None,
+    layers: Path | None = None,
+    vecnormalize: Path | None = None,
+) -> Inspection:
     """Load and lower `source` and say what it is. Raises UserError and ToolError."""
-    return inspection_of(load(source, spec))
+    return inspection_of(load(source, spec, layers=layers, vecnormalize=vecnormalize))
 
 
 def inspection_of(policy: Policy) -> Inspection:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgerl.documents import read_toml, validated
+from edgerl.errors import UserError
 from edgerl.policies import FAMILIES
 from edgerl.targets import is_board_file
 from edgerl.toolchain.checks.limits import require_figure
@@ -29,7 +30,11 @@ class _Table(BaseModel):
 
 def _figures(limits: dict[str, float]) -> dict[str, float]:
     for name in limits:
-        require_figure(name)
+        try:
+            require_figure(name)
+        except UserError as error:
+            # What pydantic raises further with the key; an error of ours would lose it.
+            raise ValueError(str(error)) from error
     return limits
 
 

@@ -30,6 +30,7 @@ MOST_BYTES = 1 << 29
 MOST_ROWS = 1_000_000
 _MOST_VALUES = 1 << 26
 _LONGEST_LINE = 1 << 20
+_COMPARED = 1000
 _TIME, _RESET = "time_s", "reset"
 _MARKS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
@@ -73,6 +74,7 @@ class _Table:
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self.path = path
+        self._length = 0
         self._reader = csv.reader(self._lines(file), strict=True)
         self.header = [cell.strip() for cell in next(self._rows(), [])]
         if not any(self.header):
@@ -96,14 +98,19 @@ class _Table:
 
     def _rows(self) -> Iterator[list[str]]:
         try:
-            yield from (cells for cells in self._reader if cells)
+            for cells in self._reader:
+                self._length = 0
+                if cells:
+                    yield cells
         except csv.Error as error:
             raise UserError(f"{self.path}: line {self.line}: not CSV ({error})") from error
 
     def _lines(self, file: TextIO) -> Iterator[str]:
         while line := file.readline(_LONGEST_LINE):
-            if len(line) == _LONGEST_LINE:
-                raise UserError(f"{self.path}: has a line of more than a million characters")
+            # A row goes over several lines where line ends stand in quotes.
+            self._length += len(line)
+            if self._length >= _LONGEST_LINE:
+                raise UserError(f"{self.path}: has a row of more than a million characters")
             yield line
 
 
@@ -204,7 +211,7 @@ def _columns(table: _Table, spec: PolicySpec) -> _Columns:
 
 def _missing(element: str, others: Sequence[str]) -> str:
     name = element.split(" ")[0]
-    close = get_close_matches(name, others, n=1)
+    close = get_close_matches(name, others[:_COMPARED], n=1)
     return f"has no column {name}" + (f"; did you mean {close[0][:60]!r}?" if close else "")
 
 

@@ -52,7 +52,8 @@ def replay(
     `host` the artifact's sources run as its twin, `emulated` its firmware on an emulated core;
     both have the same bits. `mode` is the guarded `step` or the bare `evaluate`. Writes
     `actions.csv`, whose numbers read back exactly, and `replay.html` to `output`
-    (`build/replay-LOG` unless given). `limits` bounds `max_abs_difference` from recorded actions,
+    (`build/replay-LOG-POLICY-TARGET`
+    unless given). `limits` bounds `max_abs_difference` from recorded actions,
     and the rows `out_of_range` or `non_finite`, from above; a figure that could not be had is a
     miss.
 
@@ -63,7 +64,7 @@ def replay(
         if name not in LIMITED:
             raise UserError(f"limit {name[:60]!r} is no figure; {suggestion(name, LIMITED)}")
     log, opened = Path(log), read_artifact(Path(artifact))
-    folder = Path("build", f"replay-{log.stem}") if output is None else Path(output)
+    folder = _folder(log, opened) if output is None else Path(output)
     _require_apart(log, folder)
     spec = opened.manifest.spec
     with watched(watcher, "read"):
@@ -115,6 +116,10 @@ def replay(
         write_aside(folder / ACTIONS, as_csv(spec, recording, run))
         write_aside(folder / PAGE, render_replay(result))
     return result
+
+
+def _folder(log: Path, opened: Artifact) -> Path:
+    return Path("build", f"replay-{log.stem}-{opened.name}-{opened.manifest.target.name}")
 
 
 def compared(

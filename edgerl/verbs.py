@@ -65,12 +65,18 @@ VecNormalizeFile = Annotated[
     Path | None,
     typer.Option("--vecnormalize", help="The statistics that VecNormalize.save() wrote."),
 ]
-Limits = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--limit", metavar="NAME=NUMBER", help="Bound a figure: instructions=2900. Repeatable."
-    ),
-]
+
+
+def _limits(example: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        "--limit", metavar="NAME=NUMBER", help=f"Bound a figure: {example}. Repeatable."
+    )
+    return option
+
+
+Limits = Annotated[list[str] | None, _limits("instructions=2900")]
+FlightLimits = Annotated[list[str] | None, _limits("survival=0.95")]
+ReplayLimits = Annotated[list[str] | None, _limits("max_abs_difference=1e-6")]
 
 
 @app.callback()
@@ -190,7 +196,7 @@ def evaluate(
         Literal["raw", "clamped"],
         typer.Option(help="Which previous action the policy sees; raw flies the bare network."),
     ] = "clamped",
-    limit: Limits = None,
+    limit: FlightLimits = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -225,7 +231,7 @@ def replay(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for actions.csv and replay.html.")
     ] = None,
-    limit: Limits = None,
+    limit: ReplayLimits = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -249,6 +255,8 @@ def replay(
 def inspect(
     source: Annotated[str, typer.Argument(help="A family's name or a policy file.")],
     spec: SpecFile = None,
+    layers: LayersFile = None,
+    vecnormalize: VecNormalizeFile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -256,7 +264,7 @@ def inspect(
     """Show what a policy is: signals, layers, parameters, and what was assumed."""
     from edgerl.inspection import inspect as look
 
-    facts = look(source, spec)
+    facts = look(source, spec, layers, vecnormalize)
     if as_json:
         print_json(facts.to_json())
     else:

@@ -317,7 +317,7 @@ def test_what_a_log_may_look_like(tmp_path):
         (GOOD + "1,2,oops,4\n", "line 2, column joint.1: 'oops' is no number"),
         (GOOD.replace("\n", ",reset\n") + "1,2,3,4,2\n", "column reset: '2' is neither 0 nor 1"),
         (GOOD + '1,2,3,"4\n', "line 2: not CSV"),
-        (GOOD + "1,2,3," + "4" * (1 << 20) + "\n", "a line of more than a million characters"),
+        (GOOD + "1,2,3," + "4" * (1 << 20) + "\n", "a row of more than a million characters"),
         (GOOD + "1,2,3," + "4" * 200_000 + "\n", "not CSV (field larger"),
     ],
 )

@@ -94,10 +94,11 @@ def _loaded(
     vecnormalize: Path | None,
     name: str | None,
 ) -> Policy:
-    family = FAMILIES.get(str(source))
+    family, path = FAMILIES.get(str(source)), Path(source)
+    if family is not None or path.suffix.lower() == ".onnx":
+        importers.refuse_beside(Source(path, layers, vecnormalize))
     if family is not None:
         return family.load(given)
-    path = Path(source)
     if path.suffix.lower() == ".onnx":
         return onnx_file.load(path, given, name)
     checkpoint = Source(path, layers, vecnormalize)

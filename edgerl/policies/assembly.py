@@ -8,12 +8,15 @@ from edgerl.errors import UserError
 from edgerl.policies.boundary import Boundary, agree, canonical, find
 from edgerl.policies.limits import examine
 from edgerl.policies.memory import NetworkSpec, with_memory
-from edgerl.policies.names import as_identifier, shown
+from edgerl.policies.names import as_identifier, distinct, shown
 from edgerl.policies.policy import Policy
 from edgerl.policies.spec import PolicySpec, Signal, StateSignal
 
 _RECURRENT = {"GRU": (5,), "RNN": (5,), "LSTM": (5, 6)}
 _STATIC = ("Shape", "Size")
+_MOVES = ("Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_LIMITING = ("Tanh", "Clip", "Min", "Max", "Sigmoid", "HardSigmoid", "Softsign", "Sin", "Cos")
+_MOST_CHOICES = 65535.0
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,24 @@ def _default_spec(
     action in [-1, 1]."""
     n, m = boundary.observation.size, boundary.action.size
     assumed = []
+    chosen = _chooses(found.graph, boundary.action.name)
     if found.observation is None:
         assumed.append(
             f"observation: one signal of {n} values without a unit, valid in [-1e6, 1e6]"
         )
-    if found.action is None:
-        assumed.append(f"action: one signal of {m} values, saturated to [-1, 1]")
+    if found.action is None and chosen:
+        assumed.append(f"action: one signal of {m} choices by index, up to {_MOST_CHOICES:g}")
+    elif found.action is None:
+        doubt = "" if _limited(found.graph, boundary.action.name) else "WARNING: "
+        assumed.append(
+            f"{doubt}action: one signal of {m} values, saturated to [-1, 1]; "
+            "a spec may give it other limits"
+        )
     spec = PolicySpec(
         name=as_identifier(stem, "policy"),
         observation=found.observation
         or (Signal(name="observation", size=n, range=(-1.0e6, 1.0e6)),),
-        action=found.action or (Signal(name="action", size=m, range=(-1.0, 1.0)),),
+        action=_actions(found, m, chosen),
     )
     spec, states = _with_states(spec, boundary)
     return spec, (
@@ -104,6 +114,40 @@ def _default_spec(
     )
 
 
+def _actions(found: Found, size: int, chosen: bool) -> tuple[Signal, ...]:
+    """The action's signals; choices by an ArgMax are whole numbers."""
+    limits = (0.0, _MOST_CHOICES) if chosen else (-1.0, 1.0)
+    signals = found.action or (Signal(name="action", size=size, range=limits),)
+    return tuple(s.model_copy(update={"discrete": chosen or s.discrete}) for s in signals)
+
+
+def _chooses(model: onnx.ModelProto, name: str) -> bool:
+    """Whether a tensor is nothing but indices that ArgMax operators found."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    waiting, seen = [name], {name}
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None:
+            return False
+        if node.op_type == "ArgMax":
+            continue
+        if node.op_type not in _MOVES:
+            return False
+        inputs = node.input if node.op_type == "Concat" else node.input[:1]
+        waiting += [each for each in inputs if each not in seen]
+        seen.update(inputs)
+    return True
+
+
+def _limited(model: onnx.ModelProto, name: str) -> bool:
+    """Whether a tensor's values have limits by the operator that makes them."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    node = makers.get(name)
+    while node is not None and node.op_type in _MOVES and node.op_type != "Concat":
+        node = makers.get(node.input[0])
+    return node is not None and node.op_type in _LIMITING
+
+
 def _with_states(spec: PolicySpec, boundary: Boundary) -> tuple[PolicySpec, tuple[str, ...]]:
     """The spec with the graph's own states where it says nothing of states."""
     if spec.state or not boundary.states:
@@ -113,8 +157,7 @@ def _with_states(spec: PolicySpec, boundary: Boundary) -> tuple[PolicySpec, tupl
         # A name that is none (TorchScript's `onnx::Gemm_1`) says nothing worth keeping.
         plain = as_identifier(before.name, "state") == before.name
         name = before.name if plain else "state" if k == 0 else f"state_{k}"
-        while name in [state.name for state in states]:
-            name = f"state_{name[:30]}"
+        name = distinct(name, [state.name for state in states])
         states.append(StateSignal(name=name, size=before.size))
     said = ", ".join(f"{state.name} ({state.size})" for state in states)
     return spec.model_copy(update={"state": tuple(states)}), (f"state: {said}, from the graph",)

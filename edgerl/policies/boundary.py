@@ -17,6 +17,8 @@ from edgerl.policies.names import shown
 from edgerl.policies.spec import PolicySpec
 
 MOST_ELEMENTS = 65536
+MOST_STATES = 256
+_SHOWN = 20  # signals in a message
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def find(model: onnx.ModelProto, state_names: tuple[str, ...], where: str) -> Bo
     inputs = [_port(v, "input", where) for v in graph.input if v.name not in weights]
     if not inputs:
         raise UserError(f"{where}: the graph has no input")
+    if len(inputs) - 1 > MOST_STATES:
+        raise UserError(f"{where}: {len(inputs) - 1} states; {MOST_STATES} are possible")
     # Sizes are taken as declared: ONNX's shape inference allocates what a hostile file asks for.
     # Lowering computes them itself and compares.
     outputs = [_port(v, "output", where) for v in graph.output]
@@ -134,7 +138,8 @@ def agree(spec: PolicySpec, boundary: Boundary, where: str) -> None:
     ):
         total = sum(signal.size for signal in signals)
         if total != size:
-            parts = ", ".join(f"{signal.name} {signal.size}" for signal in signals)
+            parts = ", ".join(f"{signal.name} {signal.size}" for signal in signals[:_SHOWN])
+            parts += ", …" if len(signals) > _SHOWN else ""
             raise UserError(
                 f"{where}: the spec's {kind} has {total} values ({parts}), the graph's {size}"
             )

@@ -10,6 +10,7 @@ from edgerl.errors import UserError
 from edgerl.policies.names import shown
 
 MOST_BYTES = 256 << 20
+TOO_LARGE = "a controller is smaller; save the actor alone"
 MOST_PARAMETERS = 20_000_000
 MOST_NODES = 100_000
 MOST_AXES = 8

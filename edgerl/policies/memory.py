@@ -188,11 +188,16 @@ class _Keeper:
         if steps == 1:
             return x
         build, after, past = self._before, self._after, size * (steps - 1)
-        state, slot = self._state(name, past)
+        many = "the value" if steps == 2 else f"the {steps - 1} values"
+        ends = order.replace("_", " ")
+        of = name.removesuffix("_history")
+        state, slot = self._state(name, past, f"{many} of {of} before this one, {ends}")
         before = state
         if fill == "first":
             # The state is zero until there was a first value, which then stands for all.
-            started, flag = self._state(f"{name[:30]}_started", 1)
+            started, flag = self._state(
+                f"{name[:30]}_started", 1, "1 once there was a value since the reset"
+            )
             first = build.add("Sub", [build.constant([1.0]), started])
             repeated = build.add("Mul", [build.concat([x] * (steps - 1)), first])
             before = build.add("Add", [state, repeated])
@@ -205,7 +210,10 @@ class _Keeper:
     def _actions(self, signal: NetworkSignal) -> str:
         """The last `history` actions, kept as the spec's feedback says."""
         spec, action, after = self._spec, self._boundary.action, self._after
-        state, slot = self._state(signal.name, signal.size * signal.history)
+        many = "the action before" if signal.history == 1 else f"the last {signal.history} actions"
+        state, slot = self._state(
+            signal.name, signal.size * signal.history, f"{many}, {spec.feedback}; fed back here"
+        )
         latest = after.add("Reshape", [action.name, after.integers([1, action.size])])
         if spec.feedback == "clamped":
             latest = after.clip(latest, *zip(*spec.action_ranges(), strict=True))
@@ -217,9 +225,9 @@ class _Keeper:
         self._next[slot] = latest
         return state
 
-    def _state(self, name: str, size: int) -> tuple[str, int]:
+    def _state(self, name: str, size: int, about: str) -> tuple[str, int]:
         """A new state: its tensor, and its place among the states."""
-        self._states.append(StateSignal(name=name[:40].rstrip("_"), size=size))
+        self._states.append(StateSignal(name=name[:40].rstrip("_"), size=size, about=about))
         self._next.append("")
         return _past(len(self._states)), len(self._states) - 1
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Container
 
 from edgerl.policies.spec import identifier
 
@@ -25,3 +26,12 @@ def as_identifier(name: str, prefix: str) -> str:
         return identifier(plain)
     except ValueError:
         return identifier(f"{prefix}_{plain}"[:40].rstrip("_"))
+
+
+def distinct(name: str, taken: Container[str]) -> str:
+    """The identifier `name`, with a number after it where it is `taken`."""
+    new, number = name, 1
+    while new in taken:
+        number += 1
+        new = f"{name[:33].rstrip('_')}_{number}"
+    return new

@@ -12,17 +12,21 @@ from typing import Any
 import onnx
 from pydantic import ValidationError
 
+from edgerl.documents import read_bytes
 from edgerl.errors import UserError
 from edgerl.policies.assembly import Found, assemble, plain_text
-from edgerl.policies.limits import MOST_BYTES
+from edgerl.policies.limits import MOST_BYTES, TOO_LARGE
 from edgerl.policies.names import shown
 from edgerl.policies.policy import SCHEMA, Policy
+from edgerl.policies.protobuf_scan import within_bounds
 from edgerl.policies.spec import PolicySpec, explain
+
+MOST_WORDS = 1 << 20  # characters of what a policy carries beside its graph
 
 
 def load(path: Path, spec: PolicySpec | None = None, name: str | None = None) -> Policy:
     """The policy in an `.onnx` file (see `parse`); UserError if it cannot be read."""
-    return parse(_content(path), path.name, spec, name)
+    return parse(read_bytes(path, MOST_BYTES, _title(str(path)), TOO_LARGE), path.name, spec, name)
 
 
 def parse(
@@ -55,27 +59,18 @@ def _title(file: str) -> str:
     return file if file.isprintable() and len(file) <= 200 else shown(file)
 
 
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{_title(str(path))}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(
-            f"{_title(path.name)}: larger than {MOST_BYTES >> 20} MiB; no controller is"
-        )
-    return content
-
-
 def _parse(content: bytes, where: str) -> onnx.ModelProto:
     """The message in a file's bytes, its names readable and its contents within bounds."""
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(content)
+        fits = within_bounds(content, model.DESCRIPTOR)
+        if fits:
+            model.ParseFromString(content)
     # Whatever protobuf raises (its error types are untyped) says that these bytes are no message.
     except Exception as error:
         raise UserError(f"{where}: no ONNX model (truncated or another format)") from error
+    if not fits:
+        raise UserError(f"{where}: has more nodes and tensors than any controller")
     if not _readable(model):
         raise UserError(f"{where}: holds a name that is not text; the file is damaged")
     return model
@@ -103,6 +98,9 @@ def _saved(model: onnx.ModelProto, where: str) -> dict[str, Any] | None:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     if "edgerl.schema" not in entries:
         return None
+    for key, value in entries.items():
+        if key.startswith("edgerl.") and len(value) > MOST_WORDS:
+            raise UserError(f"{where}: {shown(key)} is longer than {MOST_WORDS >> 20} MiB")
     if entries["edgerl.schema"] != json.dumps(SCHEMA):
         schema = shown(entries["edgerl.schema"])
         raise UserError(f"{where}: saved with schema {schema}; this edgerl reads {SCHEMA}")

@@ -81,8 +81,9 @@ class Policy:
         """Hash of the policy's one file."""
         return hashlib.sha256(self.serialized()).hexdigest()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the policy to `path`, aside first, so that no partial file ever stands there."""
+        path = Path(path)
         aside = path.with_name(path.name + ".part")
         aside.write_bytes(self.serialized())
         aside.replace(path)

@@ -7,6 +7,7 @@ checked against the graph, carried in the policy's metadata, and printed into th
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,6 +27,7 @@ from edgerl.policies.vocabulary import meaning
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9 _./^*+%()\-]{0,40}\Z")
+_SENTENCE = re.compile(r"[A-Za-z0-9 _.,:;+%()\-]{0,100}\Z")
 # Words that C, C++ and the generated code's own names already use.
 _RESERVED = frozenset(
     "alignas alignof and asm auto bitand bitor bool break case catch char class compl const "
@@ -59,6 +61,20 @@ Identifier = Annotated[
     AfterValidator(identifier),
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{0,39}$"}),
 ]
+
+
+def sentence(text: str) -> str:
+    """`text` unchanged if it is one short line of plain words; ValueError if not."""
+    if not _SENTENCE.match(text):
+        raise ValueError(f"{text[:60]!r} is not a usable sentence (100 plain characters at most)")
+    return text
+
+
+Sentence = Annotated[
+    str,
+    AfterValidator(sentence),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9 _.,:;+%()-]{0,100}$"}),
+]
 Label = Annotated[
     str,
     AfterValidator(label),
@@ -75,7 +91,7 @@ class Signal(_Row):
 
     `size` elements, all in `unit` and `frame`, valid in the closed `range`. `labels`, when
     given, names each element (motor positions, joints); `spin` gives each motor's yaw-torque
-    sign as the stack sees it.
+    sign as the stack sees it; `discrete` says that every element is a whole number, a choice.
     """
 
     name: Identifier = Field(
@@ -93,6 +109,9 @@ class Signal(_Row):
     )
     spin: tuple[Literal[-1, 1], ...] = Field(
         default=(), description="The sign of each motor's yaw torque as the stack sees it."
+    )
+    discrete: bool = Field(
+        default=False, description="Every element is a whole number: a choice among the range's."
     )
 
     @model_validator(mode="before")
@@ -134,6 +153,7 @@ class StateSignal(_Row):
 
     name: Identifier = Field(description="The name of the state.")
     size: int = Field(ge=1, le=65536, description="The number of elements.")
+    about: Sentence = Field(default="", description="What it holds, in a few words.")
 
 
 class PolicySpec(_Row):
@@ -181,7 +201,7 @@ class PolicySpec(_Row):
     def _consistent(self) -> Self:
         for group in (self.observation, self.action, self.state):
             local = [s.name for s in group]
-            twice = sorted({n for n in local if local.count(n) > 1})
+            twice = sorted(n for n, times in Counter(local).items() if times > 1)
             if twice:
                 raise ValueError(f"signal {twice[0]!r} appears twice")
         if self.fallback and len(self.fallback) != self.action_size:

@@ -48,6 +48,8 @@ def _signal(signal: Signal) -> list[str]:
         f"frame = {_text(signal.frame)}",
         f"range = {_numbers(signal.range)}",
     ]
+    if signal.discrete:
+        lines.append("discrete = true")
     if signal.labels:
         lines.append(f"labels = [{', '.join(map(_text, signal.labels))}]")
     if signal.spin:

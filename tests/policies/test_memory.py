@@ -264,3 +264,25 @@ def test_a_spec_without_memory_is_a_plain_one(tmp_path: Path) -> None:
         'name = "net"\n[[observation]]\nname = "seen"\nsize = 2\n[[action]]\nname="a"\nsize=1\n'
     )
     assert type(load_spec(path)).__name__ == "PolicySpec"
+
+
+@pytest.mark.parametrize("fill", ["zero", "first"])
+def test_a_check_holds_what_it_remembers(fill: str, tmp_path: Path) -> None:
+    import edgerl
+
+    network(tmp_path / "net.onnx", 8, 2)
+    rows = {
+        "name": "net",
+        "observation": [
+            {"name": "seen", "size": 3, "history": 2, "fill": fill},
+            {"name": "previous_action", "size": 2, "kept": True},
+        ],
+        "action": [{"name": "act", "size": 2}],
+    }
+    policy = load(tmp_path / "net.onnx", NetworkSpec.model_validate(rows))
+    outcome = edgerl.compile(policy, target="cortex-m4f", output=tmp_path / "out", check=True)
+    assert outcome.report.ok
+    header = (outcome.artifact.source / "net.h").read_text()
+    assert "the value of seen before this one" in header
+    assert "the action before, clamped; fed back here" in header
+    assert "feed back what" not in header, "nobody outside has anything to feed back"

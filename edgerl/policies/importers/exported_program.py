@@ -30,6 +30,7 @@ from edgerl.policies.names import shown
 
 SCHEMA = 8
 DEEPEST_GRAPH = 8
+MOST_INPUTS = 64
 
 _FLOATS = (7, 8)
 
@@ -69,7 +70,8 @@ def found(archive: Archive, sha256: str) -> Found:
         producer = str(model.get("torch_version", "?"))
         if version != SCHEMA:
             raise UserError(
-                f"{where}: exported with schema {version!s:.10} by torch {producer[:20]!a}; "
+                f"{where}: exported with schema {plain_text(str(version))[:10]} by torch "
+                f"{producer[:20]!a}; "
                 f"schema {SCHEMA} is read; {WAY_OUT}"
             )
         program = _Program(model["graph_module"], Weights(archive, root))
@@ -142,6 +144,10 @@ class _Program:
                         f"{title} has {shape[0]} rows; export with an example of one row, "
                         "torch.zeros(1, n), or with a dynamic batch"
                     )
+                if len(found) == MOST_INPUTS:
+                    raise UserError(f"{where}: more than {MOST_INPUTS} inputs; no controller has")
+                if 0 in shape:
+                    raise UserError(f"{title} is empty: its sizes are {shape}")
                 found.append((each.name, tuple(shape)))
         if not found:
             raise UserError(f"{where}: the program has no input")

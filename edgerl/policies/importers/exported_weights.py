@@ -50,6 +50,7 @@ class Weights:
         if f"{root}/byteorder" in archive and archive.read(f"{root}/byteorder") != b"little":
             raise UserError(f"{archive.where}: saved on a big-endian machine; not supported")
         self._numbers = 0
+        self._contents: dict[str, bytes] = {}
         self._entries: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for kind in ("constants", "weights"):
             config = f"{root}/data/{kind}/model_{kind}_config.json"
@@ -74,7 +75,10 @@ class Weights:
         if meta["dtype"] not in TYPES:
             raise UserError(f"{title} is of a type that no controller needs")
         dtype = np.dtype(TYPES[meta["dtype"]][0])
-        content = self._archive.read(member)
+        # Many tensors may lie in one member.
+        if member not in self._contents:
+            self._contents[member] = self._archive.read(member)
+        content = self._contents[member]
         shape, strides = _static(meta["sizes"]), _static(meta["strides"])
         offset = _static([meta["storage_offset"]])[0]
         if len(shape) != len(strides) or min((offset, *shape, *strides), default=0) < 0:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from edgerl.documents import read_bytes
 from edgerl.errors import UserError
 from edgerl.policies.assembly import Found, plain_text
 from edgerl.policies.graph import Array, GraphBuilder
 from edgerl.policies.importers.containers.hdf5 import Hdf5, open_hdf5
 from edgerl.policies.importers.source import Source
-from edgerl.policies.limits import MOST_BYTES
+from edgerl.policies.limits import MOST_BYTES, TOO_LARGE
 from edgerl.policies.names import shown
 from edgerl.policies.spec import Signal
 from edgerl.policies.vocabulary import meaning
@@ -99,7 +100,7 @@ def read(source: Source) -> Found:
     Raises UserError, in one line that names the group or dataset, for a file that is damaged,
     too large or holds a layer that is not supported; ToolError when h5py is missing.
     """
-    content = _content(source)
+    content = read_bytes(source.path, MOST_BYTES, source.where, TOO_LARGE)
     file = open_hdf5(content, source.where, INSTALL)
     root = _actor(file)
     layers = read_layers(file, root)
@@ -121,20 +122,6 @@ def read(source: Source) -> Found:
         else None,
         assumed=tuple(assumed),
     )
-
-
-def _content(source: Source) -> bytes:
-    try:
-        with source.path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{source.where}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(
-            f"{source.where}: larger than {MOST_BYTES >> 20} MiB; a policy for a microcontroller "
-            "is smaller, save the actor alone"
-        )
-    return content
 
 
 def _actor(file: Hdf5) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgerl.documents import read_bytes
 from edgerl.errors import ToolError, UserError
 from edgerl.policies.assembly import Found, plain_text
 from edgerl.policies.importers.layers.network import network
 from edgerl.policies.importers.source import Source
-from edgerl.policies.limits import MOST_AXES, MOST_BYTES
+from edgerl.policies.limits import MOST_AXES, MOST_BYTES, TOO_LARGE
 from edgerl.policies.names import shown
 
 MOST_HEADER = 1 << 20
@@ -55,16 +56,7 @@ def read(source: Source) -> Found:
 
 def _content(source: Source) -> bytes:
     """The file's bytes, its size and that of its header within bounds."""
-    try:
-        with source.path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{source.where}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(
-            f"{source.where}: larger than {MOST_BYTES >> 20} MiB; a policy for a microcontroller "
-            "is smaller, save the actor alone"
-        )
+    content = read_bytes(source.path, MOST_BYTES, source.where, TOO_LARGE)
     header = int.from_bytes(content[:_LENGTH], "little")
     if len(content) < _LENGTH or header > len(content) - _LENGTH:
         raise UserError(f"{source.where}: no safetensors file (truncated or another format)")
@@ -103,4 +95,8 @@ def _tensor(name: str, entry: dict[str, Any], where: str) -> npt.NDArray[Any]:
         raise UserError(f"{title} is of type {shown(kind)}; save the model in float32")
     if len(entry["shape"]) > MOST_AXES:
         raise UserError(f"{title} has {len(entry['shape'])} axes; {MOST_AXES} are possible")
-    return np.frombuffer(entry["data"], _TYPES[kind]).reshape(entry["shape"])
+    try:
+        return np.frombuffer(entry["data"], _TYPES[kind]).reshape(entry["shape"])
+    # A size of 0 lets the others be anything.
+    except ValueError as error:
+        raise UserError(f"{title} has impossible sizes") from error

@@ -82,14 +82,14 @@ def assumed(
 ) -> tuple[str, ...]:
     """What a user of the policy should check, line by line."""
     return (
-        *_about_observation(observed, statistics, source, foreign(source, model)),
+        *_about_observation(observed, statistics, source, model.normalised),
         *_about_action(acted),
     )
 
 
 def foreign(source: Source, model: SavedModel) -> bool:
     """Whether the policy's observations are normalised by statistics that are not at hand."""
-    return model.normalised and source.vecnormalize is None
+    return model.normalised is True and source.vecnormalize is None
 
 
 def _extractor(model: SavedModel, acting: Actor, source: Source) -> Layers:
@@ -144,7 +144,7 @@ def provenance(source: Source, model: SavedModel) -> dict[str, str]:
 
 
 def _about_observation(
-    space: Space, statistics: VecNormalize, source: Source, missing: bool
+    space: Space, statistics: VecNormalize, source: Source, normalised: bool | None
 ) -> tuple[str, ...]:
     lines = []
     if isinstance(space, Named):
@@ -155,7 +155,12 @@ def _about_observation(
         for part in (dict(space.spaces).values() if isinstance(space, Named) else (space,))
     ):
         lines.append("observation: arrays row by row (C order)")
-    if missing:
+    if normalised is None and source.vecnormalize is None:
+        lines.append(
+            "observation: as the environment gives it; the file does not tell whether training "
+            "normalised it (then: --vecnormalize FILE)"
+        )
+    if normalised and source.vecnormalize is None:
         lines.append(
             "WARNING: the model was trained inside VecNormalize; without its statistics "
             "(--vecnormalize FILE) the policy takes observations that are normalised already"

@@ -6,20 +6,21 @@ What a file is shows in its members: TorchScript has code, a state dict is one p
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgerl.documents import read_bytes
 from edgerl.errors import UserError
 from edgerl.policies.assembly import Found, plain_text
 from edgerl.policies.importers import torchscript
-from edgerl.policies.importers.containers.archive import MOST_BYTES, Archive, open_archive
+from edgerl.policies.importers.containers.archive import Archive, opened, shown_path
 from edgerl.policies.importers.containers.pickles import Record, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 from edgerl.policies.importers.layers.network import network
 from edgerl.policies.importers.source import Source
+from edgerl.policies.limits import MOST_BYTES, TOO_LARGE
 from edgerl.policies.names import shown
 
 # Where frameworks keep the actor's weights within a checkpoint, the most telling first.
@@ -37,30 +38,24 @@ def read(source: Source) -> Found:
     """The policy in a `.pt` or `.pth` file: a TorchScript module, or weights with a list of
     layers. Raises UserError, in one line, for anything else."""
     where = source.where
-    content = _content(source.path, where)
+    content = read_bytes(source.path, MOST_BYTES, where, TOO_LARGE)
     if content[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise UserError(
             f"{where}: in the format of torch before 1.6; load it in torch and save it again "
             "(torch.save writes a zip file)"
         )
-    archive = open_archive(source.path)
+    archive = opened(content, where)
     sha256 = hashlib.sha256(content).hexdigest()
     root = _root(archive, "data.pkl")
     if any(name.startswith(f"{root}/code/") for name in archive.names):
+        if source.layers is not None:
+            raise UserError(
+                f"{where}: is a TorchScript module, which says itself which layers it has; leave "
+                f"{shown_path(source.layers)} out"
+            )
         provenance = {"source": "torch", "producer": _producer(archive, root), "sha256": sha256}
         return torchscript.found(archive, root, provenance)
     return _weights_found(source, archive, root, sha256)
-
-
-def _content(path: Path, where: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{where}: larger than {MOST_BYTES >> 20} MiB; no controller is")
-    return content
 
 
 def _root(archive: Archive, member: str) -> str:

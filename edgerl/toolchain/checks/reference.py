@@ -176,7 +176,10 @@ def _step_bounds(
             states=[_only(state[part]) for state in states],
         )
         between = allowed.between
-        rows.append(np.concatenate([between.action, *between.states], axis=1))
+        steps = len(observations[part])
+        # A tensor that depends on no observation has one bound for all steps.
+        each = [np.broadcast_to(b, (steps, b.shape[-1])) for b in (between.action, *between.states)]
+        rows.append(np.concatenate(each, axis=1))
         undecided.append(allowed.undecided)
     return np.concatenate(rows), np.concatenate(undecided)
 

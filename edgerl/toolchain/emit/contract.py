@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgerl.policies.spec import PolicySpec, Signal
+from edgerl.policies.spec import PolicySpec, Signal, StateSignal
 
 _WIDTH = 96
 
@@ -131,6 +131,21 @@ def _bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
+def state_rows(states: tuple[StateSignal, ...]) -> list[str]:
+    """The states as a table in plain text."""
+    rows, first = [("index", "state", "holds" if any(s.about for s in states) else "")], 0
+    for s in states:
+        where = str(first) if s.size == 1 else f"{first}..{first + s.size - 1}"
+        rows.append((where, s.name, s.about))
+        first += s.size
+    widths = [max(len(row[k]) for row in rows) + 2 for k in range(2)]
+    hanging = " " * sum(widths)
+    lines = (f"{a.ljust(widths[0])}{b.ljust(widths[1])}{c}".rstrip() for a, b, c in rows)
+    return [
+        part for line in lines for part in textwrap.wrap(line, _WIDTH, subsequent_indent=hanging)
+    ]
+
+
 def signal_rows(signals: tuple[Signal, ...], last: str) -> list[str]:
     """The signals as a table in plain text; `last` heads the column of ranges."""
     rows = [("index", "signal", "unit", "frame", last)]
@@ -151,6 +166,10 @@ def signal_rows(signals: tuple[Signal, ...], last: str) -> list[str]:
     for line, s in zip(lines[1:], signals, strict=True):
         table += textwrap.wrap(line, _WIDTH, subsequent_indent=hanging)
         notes = ", ".join(s.labels)
+        if s.discrete:
+            low, high = s.range
+            choice = f"a whole number, one of {high - low + 1:g} choices"
+            notes = f"{choice}: {notes}" if notes else choice
         if s.spin:
             notes += ("; " if notes else "") + "spin " + ", ".join(f"{turn:+d}" for turn in s.spin)
         if notes:

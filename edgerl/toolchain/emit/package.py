@@ -82,8 +82,7 @@ def emit(
         "fused": fused,
         "assembly": assembly,
         "state_bytes": state_bytes,
-        "state_names": ", ".join(s.name for s in policy.spec.state),
-        "feedback": _FEEDBACK[policy.spec.feedback],
+        "feedback": _feedback(policy.spec),
         **_guards(policy.spec, p, promised, assembly),
         **_kernels(p),
         **_addresses(p),
@@ -99,6 +98,12 @@ def emit(
             f"{assembly}.S.j2", {**context, **layout(p, groups(policy.spec.observation_ranges()))}
         )
     return Package(p.name, files, numerics, p, fused, assembly, state_bytes)
+
+
+def _feedback(spec: PolicySpec) -> str:
+    """What the caller has to feed back, if the policy observes its previous action."""
+    observed = any(signal.name == "previous_action" for signal in spec.observation)
+    return _FEEDBACK[spec.feedback] if observed else ""
 
 
 _FEEDBACK = {

@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from edgerl.toolchain.emit.contract import order, signal_rows
+from edgerl.toolchain.emit.contract import order, signal_rows, state_rows
 from edgerl.toolchain.emit.plan import VectorStep, describe
 
 _WIDTH = 100
@@ -105,6 +105,7 @@ def _environment() -> jinja2.Environment:
         rows_of=lambda words, n: [", ".join(words[k : k + n]) for k in range(0, len(words), n)],
         comment=comment,
         signal_rows=signal_rows,
+        state_rows=state_rows,
         describe=describe,
         input_name=_input_name,
     )

@@ -288,6 +288,18 @@ def test_trained_normalised_and_no_statistics(small: Checkpoint) -> None:
     assert policy.spec.observation[0].range == (-1e6, 1e6)
 
 
+@pytest.mark.parametrize("normalise", [None, {}])
+def test_off_policy_models_do_not_tell(normalise: dict[str, Any] | None, tmp_path: Path) -> None:
+    model, _ = trained(
+        stable_baselines3.SAC, pendulum, 80, normalise=normalise, policy_kwargs=SMALL, **OFF_POLICY
+    )
+    model.save(tmp_path / "model.zip")
+    policy = policies.load(tmp_path / "model.zip")
+    assert any("the file does not tell whether training" in line for line in policy.assumed)
+    assert not any(line.startswith("WARNING") for line in policy.assumed)
+    assert policy.spec.observation[0].range == (-8.0, 8.0), "the environment's own"
+
+
 def test_statistics_of_rewards_alone(tmp_path: Path) -> None:
     model, venv = trained(
         stable_baselines3.PPO, pendulum, 0, normalise={"norm_obs": False}, policy_kwargs=SMALL

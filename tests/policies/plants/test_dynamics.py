@@ -239,10 +239,14 @@ def test_attitude_stays_a_unit_quaternion_and_rotors_in_range(
     quads, start = fleet_and_starts(5, seed)
     corners = np.random.default_rng(seed).integers(0, 2, (steps // hold + 1, 4, 5))
     states = flown(quads, start, np.repeat(corners, hold, axis=0)[:steps].astype(np.float64))
-    norms = np.sqrt((states[:, ATTITUDE] ** 2).sum(axis=1))
+    # Full torque for long enough outruns any fixed step; a rollout freezes a vehicle before that.
+    with np.errstate(invalid="ignore"):
+        flying = np.logical_and.accumulate((np.abs(states) < 1e5).all(axis=1))
+    assert flying[0].all()
+    norms = np.sqrt((states[:, ATTITUDE] ** 2).sum(axis=1))[flying]
     np.testing.assert_allclose(norms, 1.0, atol=1e-14)
-    assert states[:, ROTORS].min() >= 0.0
-    assert states[:, ROTORS].max() <= 1.0
+    rotors = states[:, ROTORS].transpose(0, 2, 1)[flying]
+    assert rotors.min() >= 0.0 and rotors.max() <= 1.0
 
 
 @settings(max_examples=30, deadline=None)

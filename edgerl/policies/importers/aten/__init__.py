@@ -9,7 +9,7 @@ from edgerl.policies.importers.aten.elementwise import ELEMENTWISE
 from edgerl.policies.importers.aten.layers import LAYERS
 from edgerl.policies.importers.aten.layout import LAYOUT
 from edgerl.policies.importers.aten.recurrent import RECURRENT
-from edgerl.policies.importers.aten.scalars import SCALARS
+from edgerl.policies.importers.aten.scalars import SCALARS, cost
 from edgerl.policies.importers.aten.symbolic import Refused, Tensor, Tracer
 from edgerl.policies.names import shown
 
@@ -27,9 +27,9 @@ def call(
     Raises Refused, with the operator's name in `at`, when there is no such operator here or
     its operands do not fit.
     """
-    t.spend(0, 1)
     named = dict(named or {})
     try:
+        t.spend(cost(*arguments, *named.values()), 1)
         with np.errstate(all="ignore"):
             return _result(t, name, arguments, named)
     except Refused as error:

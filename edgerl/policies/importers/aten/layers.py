@@ -13,7 +13,15 @@ import numpy as np
 from edgerl.policies import graph
 from edgerl.policies.importers.aten.elementwise import Operand, binary, node
 from edgerl.policies.importers.aten.layout import joined, reshaped
-from edgerl.policies.importers.aten.symbolic import Mismatch, Refused, Tensor, Tracer, at, between
+from edgerl.policies.importers.aten.symbolic import (
+    EXPRESSION,
+    Mismatch,
+    Refused,
+    Tensor,
+    Tracer,
+    at,
+    between,
+)
 
 MOST_ROWS = 256
 
@@ -64,9 +72,14 @@ def linear(t: Tracer, input: Tensor, weight: Tensor, bias: Tensor | None = None)
     offset = None if bias is None else numbers(bias, "biases").reshape(-1)
     if offset is not None:
         fits(offset.size, weight.shape[0], "bias has")
+    rows = input.size // max(input.shape[-1], 1)
     if input.known:
+        t.check((rows, weight.shape[0]))
+        t.spend(rows * matrix.size // EXPRESSION)
         y = input.values.astype(np.float32) @ matrix.T
         return t.constant(y if offset is None else y + offset)
+    # Every row gets the weights anew.
+    t.spend(rows * matrix.size)
     return along(t, input, -1, lambda row: t.graph.dense(row, matrix, offset), weight.shape[0])
 
 

@@ -126,6 +126,7 @@ def _dropout(t: Tracer, input: Tensor, p: float = 0.5, train: bool = False) -> T
 
 def joined(t: Tracer, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors one after another along an axis."""
+    t.spend(0, len(tensors))
     # An empty tensor of one axis joins with anything, as in torch.
     parts = [x for x in tensors if x.shape != (0,)]
     if not parts:
@@ -157,6 +158,7 @@ def _pooled(t: Tracer, parts: Sequence[Tensor]) -> tuple[Storage, list[Any]]:
 
 
 def _stack(t: Tracer, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    t.spend(0, len(tensors))
     return joined(t, [t.view(x, lambda k: np.expand_dims(k, dim)) for x in tensors], dim)
 
 
@@ -165,6 +167,7 @@ def _split(t: Tracer, self: Tensor, split_size: int | Sequence[int], dim: int = 
     if isinstance(split_size, int):
         if split_size < 1:
             raise Refused(f"splits into parts of {split_size}")
+        t.spend(0, whole // split_size)
         sizes = [min(split_size, whole - k) for k in range(0, whole, split_size)]
     else:
         sizes = [int(n) for n in split_size]

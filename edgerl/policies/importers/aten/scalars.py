@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgerl.policies.importers.aten.symbolic import Refused, Tensor
+from edgerl.policies.importers.aten.symbolic import EXPRESSION, Refused, Tensor
 
 # A program's own numbers and texts stay small; anything else is no controller.
 LARGEST_NUMBER = 1 << 64
@@ -12,8 +12,8 @@ LONGEST_TEXT = 1000
 LONGEST_LIST = 10_000
 
 
-def _number(x: Any) -> Any:
-    """A result that is no larger than torch's own numbers."""
+def limited(x: Any) -> Any:
+    """A number, text or list that is no larger than torch's own."""
     if isinstance(x, int) and abs(x) > LARGEST_NUMBER:
         raise Refused("makes a number that is too large")
     if isinstance(x, str | list | tuple) and len(x) > LONGEST_LIST:
@@ -21,12 +21,32 @@ def _number(x: Any) -> Any:
     return x
 
 
+def cost(*operands: Any) -> int:
+    """What looking at operands costs in elements, those within lists included, each as often as
+    it stands there. Refused for what is too long or too large to be looked at."""
+    elements = items = 0
+    waiting = list(operands)
+    while waiting:
+        x = waiting.pop()
+        match x:
+            case Tensor():
+                elements += x.size
+            case int() | str():
+                limited(x)
+            case list() | tuple() | dict():
+                items += len(x)
+                if items > LONGEST_LIST:
+                    raise Refused("makes a list or text that is too long")
+                waiting += x.values() if isinstance(x, dict) else x
+    return elements + EXPRESSION * items
+
+
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def apply(a: Any, b: Any, *_: Any) -> Any:
         numbers = [x for x in (a, b) if isinstance(x, int | float)]
         if len(numbers) == 1:
             raise Refused(f"gets a {type(a).__name__} and a {type(b).__name__}")
-        return _number(function(a, b))
+        return limited(function(a, b))
 
     return apply
 
@@ -42,8 +62,8 @@ def _compared(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], bool]
 
 def _power(a: Any, b: Any) -> Any:
     if isinstance(a, int) and isinstance(b, int) and (abs(a) > 1024 or not 0 <= b <= 6):
-        return _number(float(a) ** float(b))
-    return _number(a**b)
+        return limited(float(a) ** float(b))
+    return limited(a**b)
 
 
 def _format(pattern: str, *values: Any) -> str:
@@ -56,7 +76,7 @@ def _format(pattern: str, *values: Any) -> str:
 
 def _append(items: list[Any], item: Any) -> list[Any]:
     items.append(item)
-    _number(items)
+    limited(items)
     return items
 
 
@@ -73,30 +93,30 @@ def _multiplied(a: Any, b: Any) -> Any:
         items, times = (b, a) if isinstance(a, int) else (a, b)
         if not isinstance(times, int) or times * len(items) > LONGEST_LIST:
             raise Refused("makes a list or text that is too long")
-    return _number(a * b)
+    return limited(a * b)
 
 
 SCALARS: Mapping[str, Callable[..., Any]] = {
-    "__and__": lambda a, b: a and b if isinstance(a, bool) else _number(a & b),
+    "__and__": lambda a, b: a and b if isinstance(a, bool) else limited(a & b),
     "__contains__": _contains,
-    "__derive_index": lambda index, start, step: _number(start + index * step),
+    "__derive_index": lambda index, start, step: limited(start + index * step),
     "__getitem__": operator.getitem,
     "__is__": operator.is_,
     "__isnot__": operator.is_not,
     "__not__": operator.not_,
-    "__or__": lambda a, b: a or b if isinstance(a, bool) else _number(a | b),
+    "__or__": lambda a, b: a or b if isinstance(a, bool) else limited(a | b),
     "__range_length": _range_length,
     "abs": abs,
     "add": _binary(operator.add),
     "append": _append,
     "Bool": bool,
     "bool": bool,
-    "ceil": lambda x: _number(int(-(-x // 1))),
+    "ceil": lambda x: limited(int(-(-x // 1))),
     "div": _binary(operator.truediv),
     "eq": _compared(operator.eq),
     "Float": float,
     "float": float,
-    "floor": lambda x: _number(int(x // 1)),
+    "floor": lambda x: limited(int(x // 1)),
     "floordiv": _binary(operator.floordiv),
     "format": _format,
     "ge": _compared(operator.ge),
@@ -105,7 +125,7 @@ SCALARS: Mapping[str, Callable[..., Any]] = {
     "int": int,
     "le": _compared(operator.le),
     "len": len,
-    "list": lambda items: _number(list(items)),
+    "list": lambda items: limited(list(items)),
     "lt": _compared(operator.lt),
     "max": lambda *numbers: max(*numbers),
     "min": lambda *numbers: min(*numbers),

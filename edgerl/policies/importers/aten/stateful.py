@@ -14,7 +14,7 @@ import onnx
 from edgerl.errors import UserError
 from edgerl.policies.importers.aten.layout import reshaped
 from edgerl.policies.importers.aten.symbolic import Array, Refused, Shape, Tensor, Tracer, between
-from edgerl.policies.names import as_identifier, shown
+from edgerl.policies.names import as_identifier, distinct, shown
 from edgerl.policies.spec import Signal
 
 MOST_STATES = 64
@@ -80,6 +80,9 @@ def _traced(module: Module, inputs: Sequence[tuple[str, Shape]], where: str) -> 
         if len(inputs) > 1 and len(outputs) == 1 and not joined:
             joined = True
             continue
+        for name, after_step in written.items():
+            if name not in module.buffers or not isinstance(after_step, Tensor):
+                raise Refused(f"writes to {shown(name)}, which is no buffer of the module")
         new = tuple(name for name in written if name not in ignored and name not in states)
         if new:
             states += new
@@ -122,7 +125,7 @@ def _signals(inputs: Sequence[tuple[str, Shape]]) -> tuple[Signal, ...]:
     names: list[str] = []
     for name, _ in inputs:
         plain = as_identifier(name, "observation")
-        names.append(plain if plain not in names else f"{plain[:30]}_{len(names)}")
+        names.append(distinct(plain, names))
     return tuple(
         Signal(name=name, size=int(np.prod(shape)), range=(-1.0e6, 1.0e6), unit="1", frame="")
         for name, (_, shape) in zip(names, inputs, strict=True)
@@ -134,9 +137,7 @@ def _state_names(states: Sequence[str], taken: Sequence[str]) -> list[str]:
     names: list[str] = []
     for state in states:
         name = as_identifier(state.rpartition(".")[2], "state")
-        while name in (*names, *taken, "observation", "action"):
-            name = f"{name[:30]}_{len(names)}"
-        names.append(name)
+        names.append(distinct(name, (*names, *taken, "observation", "action")))
     return names
 
 

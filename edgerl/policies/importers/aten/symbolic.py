@@ -19,8 +19,10 @@ from edgerl.policies.graph import GraphBuilder
 LONGEST_ROW = 1 << 16
 LARGEST_CONSTANT = 1 << 23
 # What one program may ask for altogether, in elements and in operations.
-MOST_ELEMENTS = 1 << 26
+MOST_ELEMENTS = 1 << 27
 MOST_OPERATIONS = 50_000
+# What an expression, or an item of a list, costs in elements: about as much time.
+EXPRESSION = 128
 MOST_AXES = 8
 
 Array = npt.NDArray[Any]
@@ -125,26 +127,38 @@ def kind_of(array: Array) -> Kind:
     raise Refused(f"holds numbers of type {array.dtype}")
 
 
+class Budget:
+    """What executions of a program may ask for altogether, `times` what one of them may."""
+
+    def __init__(self, times: int = 1) -> None:
+        self._elements = times * MOST_ELEMENTS
+        self._operations = times * MOST_OPERATIONS
+
+    def spend(self, elements: int, operations: int) -> None:
+        """Count what a program asks for; Refused beyond the bounds."""
+        self._elements -= elements
+        self._operations -= operations
+        if self._elements < 0 or self._operations < 0:
+            raise Refused("asks for more memory or more steps than any controller needs")
+
+
 class Tracer:
     """A graph that grows as a program is executed, and the bounds on that program."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
         self.graph = GraphBuilder()
-        self._elements = 0
-        self._operations = 0
+        self._budget = budget or Budget()
 
     def spend(self, elements: int, operations: int = 0) -> None:
         """Count what the program asks for; Refused beyond the bounds."""
-        self._elements += elements
-        self._operations += operations
-        if self._elements > MOST_ELEMENTS or self._operations > MOST_OPERATIONS:
-            raise Refused("asks for more memory or more steps than any controller needs")
+        self._budget.spend(elements, operations)
 
     def check(self, shape: Shape, most: int = LARGEST_CONSTANT) -> int:
         """Number of elements of a shape; Refused when it cannot be."""
         size = math.prod(shape)
         if len(shape) > MOST_AXES or min(shape, default=1) < 0 or size > most:
-            raise Refused(f"makes a tensor of sizes {list(shape)[:MOST_AXES]}")
+            sizes = ", ".join(f"{n:,}" if abs(n) < 1 << 64 else "…" for n in shape[:MOST_AXES])
+            raise Refused(f"makes a tensor of sizes [{sizes}]")
         self.spend(size)
         return size
 

@@ -3,13 +3,16 @@
 import io
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from edgerl.documents import read_bytes
 from edgerl.errors import UserError
+from edgerl.policies.limits import MOST_BYTES, TOO_LARGE
 from edgerl.policies.names import shown
 
-MOST_BYTES = 256 << 20
 MOST_MEMBERS = 10_000
+# What lists the members; zipfile makes objects of all of it before it tells how many there are.
+MOST_DIRECTORY = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -50,26 +53,34 @@ def open_archive(path: Path) -> Archive:
     """The zip file at `path`, every bound checked.
 
     Raises UserError, in one line, when it cannot be read, is no zip file, has more than 10,000
-    members or more than 256 MiB unpacked, or holds an encrypted member, one whose name leaves
-    the archive, or two of one name.
+    members or more than 256 MiB, packed or unpacked, or holds an encrypted member, one whose
+    name leaves the archive, or two of one name.
     """
-    return _checked(path, shown_path(path))
+    where = shown_path(path)
+    return opened(read_bytes(path, MOST_BYTES, where, TOO_LARGE), where)
 
 
-def inner_archive(content: bytes, where: str) -> Archive:
-    """The zip file that a member of another one holds, bounded as by `open_archive`."""
-    return _checked(io.BytesIO(content), where)
+class _Source(io.BytesIO):
+    """A file in memory that gives `most` bytes at once."""
+
+    most = MOST_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if len(content) > self.most:
+            raise ValueError("more than an archive's directory takes")
+        return content
 
 
-def _checked(source: Path | io.BytesIO, where: str) -> Archive:
+def opened(content: bytes, where: str) -> Archive:
+    """The zip file with this content, bounded as by `open_archive`."""
+    source = _Source(content)
     try:
         file = zipfile.ZipFile(source)
-    except OSError as error:
-        reason = error.strerror or "damaged"
-        raise UserError(f"{where}: cannot be read ({reason})") from error
     # zipfile trusts the directory at the end of a file, and fails on a wrong one in many ways.
     except Exception as error:
         raise UserError(f"{where}: no zip archive (truncated or another format)") from error
+    source.most = MOST_BYTES
     members = file.infolist()
     if len(members) > MOST_MEMBERS:
         raise UserError(f"{where}: {len(members)} members; {MOST_MEMBERS} are possible")
@@ -79,7 +90,8 @@ def _checked(source: Path | io.BytesIO, where: str) -> Archive:
     seen: set[str] = set()
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0:1]:
+        drive = PureWindowsPath(member.filename).drive
+        if name.is_absolute() or ".." in name.parts or drive:
             raise UserError(f"{where}: member {shown(member.filename)} leaves the archive")
         if member.filename in seen:
             raise UserError(f"{where}: two members are called {shown(member.filename)}")

@@ -20,7 +20,7 @@ from edgerl.policies.importers.containers import hdf5_scan
 from edgerl.policies.limits import MOST_PARAMETERS
 from edgerl.policies.names import shown
 
-_MOST_SECONDS = 30
+_MOST_SECONDS = 15
 
 
 class Hdf5:

@@ -13,7 +13,9 @@ from typing import Any
 _MOST_ENTRIES = 20_000
 _DEEPEST = 24
 _MOST_AXES = 8
+_MOST_ATTRIBUTES = 64
 _MOST_TEXT = 1 << 16
+_MOST_ANSWER = 16 << 20
 _MOST_MEMORY = 2 << 30
 
 Entry = dict[str, Any]
@@ -35,6 +37,7 @@ def scan(content: bytes) -> dict[str, Entry]:
     except Exception as error:
         raise ValueError(str(error)) from error
     entries: dict[str, Entry] = {}
+    length = 0
     waiting = [("", file)]
     with file:
         while waiting:
@@ -52,8 +55,19 @@ def scan(content: bytes) -> dict[str, Entry]:
                 else:
                     entries[path] = _dataset(found, len(content))
             except Exception as error:
-                entries[path] = {"wrong": str(error) or type(error).__name__}
+                entries[path] = {"wrong": str(error)[:_MOST_TEXT] or type(error).__name__}
+            # Names and texts that stand in the file once may be met under thousands of paths.
+            length += len(path) + _length(entries.get(path, {}))
+            if length > _MOST_ANSWER:
+                raise ValueError("names and texts without end")
     return entries
+
+
+def _length(entry: Entry) -> int:
+    """Characters of an entry's names and texts."""
+    texts = entry.get("texts", {})
+    held = (*entry.get("members", ()), *texts, *filter(None, texts.values()))
+    return sum(map(len, held)) + len(entry.get("wrong", ""))
 
 
 def _member(group: Any, name: str) -> Any:
@@ -70,7 +84,9 @@ def _texts(group: Any) -> dict[str, str | None]:
     import h5py
 
     texts: dict[str, str | None] = {}
-    for name in group.attrs:
+    for number, name in enumerate(group.attrs):
+        if number == _MOST_ATTRIBUTES:
+            raise ValueError(f"has more than {_MOST_ATTRIBUTES} attributes")
         entry = group.attrs.get_id(name)
         plain = entry.shape == () and h5py.check_string_dtype(entry.dtype) is not None
         if not plain or entry.dtype.itemsize > _MOST_TEXT:

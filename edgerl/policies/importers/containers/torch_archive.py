@@ -57,25 +57,26 @@ def read_torch(
     if order in archive and archive.read(order).strip() != b"little":
         raise UserError(f"{archive.where}: saved on a big-endian machine; not supported")
 
-    storages: dict[tuple[str, str], _Storage] = {}
+    contents: dict[str, bytes] = {}
 
     def load(key: Any) -> _Storage:
         if not (isinstance(key, tuple) and len(key) == 5 and key[0] == "storage"):
             raise UserError(f"{where}: a reference of unknown kind")
         _, kind, name, _location, count = key
         texts = isinstance(kind, str) and isinstance(name, str)
-        if not texts or not isinstance(count, int) or count < 0:
+        # The stream may give any text in the place of a storage's class.
+        known = texts and kind in _STORAGES.values()
+        if not known or not isinstance(count, int) or not 0 <= count <= MOST_NUMBERS:
             raise UserError(f"{where}: a storage of unknown kind")
-        if (known := storages.get((kind, name))) is not None:
-            return known
-        data = archive.read(f"{root}/{folder}/{name}")
-        dtype = np.dtype(kind)
+        if name not in contents:
+            contents[name] = archive.read(f"{root}/{folder}/{name}")
+        data, dtype = contents[name], np.dtype(kind)
         if len(data) != count * dtype.itemsize:
             raise UserError(
                 f"{where}: storage {shown(name)} declares {count} numbers and holds "
                 f"{len(data) / dtype.itemsize:g}"
             )
-        return storages.setdefault((kind, name), _Storage(np.frombuffer(data, dtype)))
+        return _Storage(np.frombuffer(data, dtype))
 
     numbers = 0
 

@@ -25,7 +25,7 @@ class NeedsLayers(UserError):
     def __init__(self, where: str, template: str) -> None:
         super().__init__(
             f"{where}: holds weights without the network they belong to; say with --layers which "
-            "layers they make"
+            "layers they make (edgerl import drafts that list)"
         )
         self.template = template
 

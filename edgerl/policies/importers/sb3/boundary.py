@@ -22,7 +22,7 @@ from edgerl.policies.importers.sb3.spaces import (
     Switches,
 )
 from edgerl.policies.importers.sb3.vecnormalize import Normalisation
-from edgerl.policies.names import as_identifier
+from edgerl.policies.names import as_identifier, distinct
 from edgerl.policies.spec import Signal
 
 Range = tuple[float, float]
@@ -35,9 +35,8 @@ def observation_signals(space: Space, ranged: bool) -> tuple[Signal, ...]:
     (values reach the policy as the environment gives them), else free."""
     signals: list[Signal] = []
     for key, part in _parts(space):
-        name = as_identifier(key, "observation")
-        while name in [signal.name for signal in signals]:
-            name = as_identifier(f"observation_{name}"[:39] + "x", "observation")
+        taken = [signal.name for signal in signals]
+        name = distinct(as_identifier(key, "observation"), taken)
         span = _span(part) if ranged else FREE
         signals.append(Signal(name=name, size=part.size, unit="1", frame="", range=span))
     return tuple(signals)

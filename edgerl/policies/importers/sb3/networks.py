@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgerl.errors import UserError
-from edgerl.policies.importers.layers.file import Activation, Clip, Dense, Layer, Recurrent
+from edgerl.policies.importers.layers.file import (
+    MOST_LAYERS,
+    Activation,
+    Clip,
+    Dense,
+    Layer,
+    Recurrent,
+)
 from edgerl.policies.importers.sb3.saved_model import OwnCode, SavedModel
 from edgerl.policies.names import shown
 
@@ -191,6 +198,8 @@ def _hidden(model: SavedModel, prefix: str, after: Layers, last: Layers | None =
             f"{model.where}: the places of layers in {prefix} are {numbers[:10]}, not 0, 2, 4, …: "
             "no network that the library builds"
         )
+    if len(numbers) > MOST_LAYERS:
+        raise UserError(f"{model.where}: {len(numbers)} layers; {MOST_LAYERS} are possible")
     layers: Layers = ()
     for number in numbers:
         ending = after if last is None or number != numbers[-1] else last

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from edgerl.errors import UserError
 from edgerl.policies.assembly import plain_text
-from edgerl.policies.importers.containers.archive import inner_archive, open_archive
+from edgerl.policies.importers.containers.archive import open_archive, opened
 from edgerl.policies.importers.containers.pickles import Record, read_pickle, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 from edgerl.policies.importers.sb3.spaces import Space, read_space
@@ -28,7 +28,6 @@ MOST_DATA = 32 << 20
 _LIBRARY = re.compile(r"(stable_baselines3|sb3_contrib)(\.[A-Za-z0-9_]+)+")
 _PICKLED = ":serialized:"
 # Set during training inside VecNormalize, None otherwise.
-_NORMALISED = ("_last_original_obs", "_vec_normalize_env")
 
 
 class OwnCode(UserError):
@@ -75,9 +74,13 @@ class SavedModel:
         return options if isinstance(options, dict) else {}
 
     @property
-    def normalised(self) -> bool:
-        """Whether the model was trained inside VecNormalize."""
-        return any(self.fields.get(field) is not None for field in _NORMALISED)
+    def normalised(self) -> bool | None:
+        """Whether the model was trained inside VecNormalize; None where the file does not tell:
+        off-policy models keep the observation before the last one in any case."""
+        if self.fields.get("_vec_normalize_env") is not None:
+            return True
+        kept = self.fields.get("_last_original_obs") is not None
+        return None if kept and "replay_buffer_class" in self.fields else kept
 
     def _pickle(self, field: str) -> bytes:
         value = self.fields.get(field)
@@ -107,7 +110,7 @@ def open_model(path: Path) -> SavedModel:
     version = "_stable_baselines3_version"
     text = archive.read(version).decode("ascii", "replace") if version in archive else ""
     title = f"{archive.where}: policy.pth"
-    inner = inner_archive(archive.read("policy.pth"), title)
+    inner = opened(archive.read("policy.pth"), title)
     pickles = [name for name in inner.names if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise UserError(f"{title}: no file that torch.save wrote")

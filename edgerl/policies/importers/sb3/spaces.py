@@ -141,6 +141,8 @@ def _space(value: Any, where: str) -> Space:
     held = value.get("spaces")
     if not isinstance(held, dict):
         raise TypeError("a Dict without spaces")
+    if len(held) > MOST_CHOICES:
+        raise UserError(f"{where}: {len(held)} keys; {MOST_CHOICES} are possible")
     for key, inner in held.items():
         if not isinstance(key, str):
             raise UserError(f"{where}: a Dict space with a key that is no text")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgerl.documents import read_bytes
 from edgerl.errors import UserError
 from edgerl.policies.graph import GraphBuilder
 from edgerl.policies.importers.containers.archive import shown_path
@@ -63,7 +64,11 @@ def read_vecnormalize(path: Path, space: Space, space_where: str) -> VecNormaliz
     file holds something else, or statistics of other sizes or keys than the space.
     """
     where = shown_path(path)
-    saved = read_pickle(_content(path, where), where, lambda n: _CLASSES.get(n) or space_records(n))
+    saved = read_pickle(
+        read_bytes(path, MOST_BYTES, where, "no statistics are"),
+        where,
+        lambda n: _CLASSES.get(n) or space_records(n),
+    )
     if not isinstance(saved, Record) or saved.kind != "VecNormalize":
         raise UserError(f"{where}: holds no VecNormalize; save it with env.save(PATH)")
     if saved.get("norm_obs") is not True:
@@ -88,17 +93,6 @@ def read_vecnormalize(path: Path, space: Space, space_where: str) -> VecNormaliz
             raise UserError(f"{title} is not both in its statistics and in {space_where}: {known}")
         parts[key] = _one(statistics[key], spaces[key], *limits, title, space_where)
     return VecNormalize(parts)
-
-
-def _content(path: Path, where: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{where}: larger than {MOST_BYTES >> 20} MiB; no statistics are")
-    return content
 
 
 def _form(by_key: bool) -> str:

@@ -12,8 +12,16 @@ from typing import Any
 
 from edgerl.errors import UserError
 from edgerl.policies.assembly import Found
+from edgerl.policies.importers.aten.scalars import cost
 from edgerl.policies.importers.aten.stateful import Module, refusal, traced
-from edgerl.policies.importers.aten.symbolic import Mismatch, Refused, Shape, Tensor, Tracer
+from edgerl.policies.importers.aten.symbolic import (
+    Budget,
+    Mismatch,
+    Refused,
+    Shape,
+    Tensor,
+    Tracer,
+)
 from edgerl.policies.importers.containers.archive import Archive
 from edgerl.policies.importers.containers.pickles import Record, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
@@ -23,6 +31,8 @@ from edgerl.policies.names import shown
 
 MOST_INPUTS = 16
 MOST_TRIALS = 300
+# Trials end at the first size that does not fit; so many may go as far as any program may.
+MOST_FULL_TRIALS = 4
 MOST_LENGTHS = 12
 # Where the search for a size starts: divisible by 2 to 10, and like no layer.
 _FIRST_SIZE = 2520
@@ -52,12 +62,14 @@ def found(archive: Archive, root: str, provenance: dict[str, str]) -> Found:
     constants: Any = ()
     if f"{root}/constants.pkl" in archive:
         constants = read_torch(archive, f"{root}/constants.pkl", _known_name)
-    program = _Program(archive, root, top, constants if isinstance(constants, tuple) else ())
     try:
+        program = _Program(archive, root, top, constants if isinstance(constants, tuple) else ())
         structures = program.inputs()
         inputs = _sizes(program, structures)
     except Refused as error:
         raise refusal(error, archive.where) from error
+    except RecursionError as error:
+        raise UserError(f"{archive.where}: forward() takes what is nested too deeply") from error
     module = Module(program.buffers, lambda t, given, held: program.step(t, given, held, False))
     result = traced(module, inputs, archive.where)
     size = sum(_elements(shape) for _, shape in inputs) if result.observation else None
@@ -84,10 +96,16 @@ def _known_name(name: str) -> Any:
     return _JIT_NAMES.get(name)
 
 
+def _list(items: Any) -> Any:
+    if not isinstance(items, list):
+        raise ValueError("a list that is none")
+    return items
+
+
 # Lists and dictionaries with their element type, as TorchScript's pickler writes them.
 _JIT_NAMES: Mapping[str, Callable[..., Any]] = {
     **{
-        f"torch.jit._pickle.{name}": list
+        f"torch.jit._pickle.{name}": _list
         for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
     },
     "torch.jit._pickle.restore_type_tag": lambda value, _type: value,
@@ -131,6 +149,7 @@ class _Program:
             result = interpreter.call(self._top, "forward", arguments)
         except RecursionError as error:
             raise Refused("is nested too deeply") from error
+        tracer.spend(cost(result))
         return _leaves(result), interpreter.written()
 
 
@@ -200,6 +219,7 @@ class _Trials:
     def __init__(self, program: _Program) -> None:
         self._program = program
         self._left = MOST_TRIALS
+        self._budget = Budget(MOST_FULL_TRIALS)
 
     def solved(
         self, shapes: Sequence[Callable[[int], Shape]], known: Sequence[int | None]
@@ -223,6 +243,8 @@ class _Trials:
                 "its weights do not say how many values the observation has; export the module "
                 "with torch.export (.pt2) or torch.onnx.export, which record it"
             )
+        # Sizes that fit in number may still be of another shape than the module's checks ask for.
+        self._excess(shapes, sizes, lenient=False)
         return sizes
 
     def _fitting(
@@ -237,18 +259,18 @@ class _Trials:
         return int(fitting) if fitting >= 1 and fitting.denominator == 1 else None
 
     def _excess(
-        self, shapes: Sequence[Callable[[int], Shape]], sizes: Sequence[int]
+        self, shapes: Sequence[Callable[[int], Shape]], sizes: Sequence[int], lenient: bool = True
     ) -> Mismatch | None:
         self._left -= 1
         if self._left < 0:
             raise Refused("no size of the observation was found that the module's weights take")
-        tracer = Tracer()
+        tracer = Tracer(self._budget)
         given = [
             tracer.input(f"input_{k}", shape(n))
             for k, (shape, n) in enumerate(zip(shapes, sizes, strict=True))
         ]
         try:
-            outputs, _ = self._program.step(tracer, given, {}, True)
+            outputs, _ = self._program.step(tracer, given, {}, lenient)
         except Mismatch as error:
             return error
         action = outputs[0] if outputs else None

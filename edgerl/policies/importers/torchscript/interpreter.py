@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgerl.policies.importers import aten
-from edgerl.policies.importers.aten.scalars import count, truth
-from edgerl.policies.importers.aten.symbolic import Array, Refused, Tensor, Tracer
+from edgerl.policies.importers.aten.scalars import cost, count, limited, truth
+from edgerl.policies.importers.aten.symbolic import EXPRESSION, Array, Refused, Tensor, Tracer
 from edgerl.policies.importers.containers.pickles import Record
 from edgerl.policies.importers.torchscript.source import Code, Definition
 from edgerl.policies.names import shown
 
 DEEPEST_CALL = 50
 MOST_TURNS = 1000
+LONGEST_PATH = 1000
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Interpreter:
         self._depth += 1
         if self._depth > DEEPEST_CALL:
             raise Refused(f"calls itself or others more than {DEEPEST_CALL} levels deep")
+        self._tracer.spend(EXPRESSION * len(definition.args.args))
         names = _bound(definition, arguments, named)
         result = self._block(definition.body, names, path)
         self._depth -= 1
@@ -159,9 +161,10 @@ class Interpreter:
                 raise Refused("assigns to something that is not supported")
 
     def _value(self, expression: ast.expr, names: dict[str, Any]) -> Any:
+        self._tracer.spend(EXPRESSION)
         match expression:
             case ast.Constant(value=value) if isinstance(value, str | int | float | None):
-                return value
+                return limited(value)
             case ast.Name(id=name):
                 if name in names:
                     return names[name]
@@ -176,7 +179,7 @@ class Interpreter:
                 return [self._value(item, names) for item in items]
             case ast.Dict(keys=keys, values=values) if None not in keys:
                 return {
-                    self._value(k, names): self._value(v, names)
+                    _key(self._value(k, names)): self._value(v, names)
                     for k, v in zip(keys, values, strict=True)
                     if k is not None
                 }
@@ -223,6 +226,7 @@ class Interpreter:
                 raise Refused(f"reads {shown(name)}, which the module does not hold")
             path = joined_path(self._paths.get(id(record), ""), name)
             raw = record.attributes[name]
+            self._tracer.spend(cost(raw))
             value = self._states[path] if path in self._states else self._known(raw)
             if isinstance(value, Tensor):
                 self._started[key] = value
@@ -301,7 +305,8 @@ class Interpreter:
             case "RaiseException", [message, *_]:
                 if self._lenient:
                     return None
-                raise Refused(f"its own check fails: {shown(str(message))[1:-1]}")
+                said = shown(message)[1:-1] if isinstance(message, str) else "no text"
+                raise Refused(f"its own check fails: {said}")
             case "dtype", [Tensor() as x]:
                 return {"float": 6, "int": 4, "bool": 11}[x.kind]
             case "device", [Tensor()]:
@@ -315,6 +320,13 @@ class Interpreter:
             case (("data" | "requires_grad"), [Tensor() as x]):
                 return x
         raise Refused(f"calls primitive {shown(name)}, which is not supported")
+
+
+def _key(value: Any) -> Any:
+    """A key of a dictionary as torch has them."""
+    if not isinstance(value, str | int | float):
+        raise Refused("has a dictionary with a key that is neither text nor number")
+    return value
 
 
 def joined_path(path: str, name: str) -> str:
@@ -331,6 +343,8 @@ def named_records(top: Record) -> tuple[dict[int, str], dict[str, Array]]:
         record = pending.pop()
         for name, value in record.attributes.items():
             path = joined_path(paths[id(record)], name)
+            if len(path) > LONGEST_PATH:
+                raise Refused(f"has a module of a name that is too long: {shown(path)}")
             if isinstance(value, Record) and id(value) not in paths:
                 paths[id(value)] = path
                 pending.append(value)

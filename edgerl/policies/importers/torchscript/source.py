@@ -8,7 +8,7 @@ from edgerl.policies.importers.aten.symbolic import Refused
 from edgerl.policies.importers.containers.archive import Archive
 from edgerl.policies.names import shown
 
-MOST_CODE = 4 << 20
+MOST_CODE = 1 << 20
 
 Definition = ast.FunctionDef
 
@@ -19,15 +19,17 @@ class Code:
     def __init__(self, archive: Archive, root: str) -> None:
         self._archive, self._root = archive, root
         self._modules: dict[str, Mapping[str, ast.stmt]] = {}
+        self._methods: dict[str, Mapping[str, Definition]] = {}
         self._size = 0
 
     def method(self, kind: str, name: str) -> Definition | None:
         """A method of a class by its dotted name; None where the class has no such method."""
-        found = self._find(kind)
-        if not isinstance(found, ast.ClassDef):
-            raise Refused(f"names {shown(kind)}, which is no class")
-        methods = (item for item in found.body if isinstance(item, Definition))
-        return next((item for item in methods if item.name == name), None)
+        if kind not in self._methods:
+            found = self._find(kind)
+            if not isinstance(found, ast.ClassDef):
+                raise Refused(f"names {shown(kind)}, which is no class")
+            self._methods[kind] = {i.name: i for i in found.body if isinstance(i, Definition)}
+        return self._methods[kind].get(name)
 
     def function(self, name: str) -> Definition | None:
         """A function by its dotted name; None for a named tuple's class."""
