@@ -39,6 +39,9 @@ def read_bytes(path: Path, most: int, where: str, remark: str) -> bytes:
     Raises UserError naming `where`; `remark` says, after a larger one's size, why it is wrong.
     """
     try:
+        # Opening a pipe would wait for whoever writes to it.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{where}: cannot be read (no regular file)")
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:

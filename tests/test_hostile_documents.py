@@ -1,5 +1,6 @@
 """TOML and CSV files that would take the square of their length, or more than memory."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,11 @@ def test_rows_over_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         path.write_text(f"s,note\n1,{long}\n")
         with pytest.raises(UserError, match="a row of more than"):
             read_recording(path, spec)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="no regular file"):
+        read_bytes(path, 100, "net.onnx", "too large")

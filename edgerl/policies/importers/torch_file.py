@@ -16,7 +16,7 @@ from edgerl.errors import UserError
 from edgerl.policies.assembly import Found, plain_text
 from edgerl.policies.importers import torchscript
 from edgerl.policies.importers.containers.archive import Archive, opened, shown_path
-from edgerl.policies.importers.containers.pickles import Record, record
+from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 from edgerl.policies.importers.layers.network import network
 from edgerl.policies.importers.source import Source

@@ -15,7 +15,8 @@ import pytest
 from edgerl.errors import UserError
 from edgerl.policies.importers.containers import archive, pickles
 from edgerl.policies.importers.containers.archive import opened
-from edgerl.policies.importers.containers.pickles import read_pickle, record
+from edgerl.policies.importers.containers.pickles import read_pickle
+from edgerl.policies.importers.containers.records import record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 
 START = b"\x80\x04"

@@ -19,7 +19,7 @@ from edgerl.policies.importers.aten.scalars import LONGEST_LIST, cost
 from edgerl.policies.importers.aten.stateful import Module, traced
 from edgerl.policies.importers.aten.symbolic import MOST_ELEMENTS, Refused, Tensor, Tracer
 from edgerl.policies.importers.containers import archive, hdf5_scan
-from edgerl.policies.importers.containers.pickles import Record, record
+from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.importers.torchscript.interpreter import named_records
 from edgerl.policies.names import distinct
 from edgerl.policies.protobuf_scan import within_bounds

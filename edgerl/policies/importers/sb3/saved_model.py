@@ -20,7 +20,8 @@ import numpy.typing as npt
 from edgerl.errors import UserError
 from edgerl.policies.assembly import plain_text
 from edgerl.policies.importers.containers.archive import open_archive, opened
-from edgerl.policies.importers.containers.pickles import Record, read_pickle, record
+from edgerl.policies.importers.containers.pickles import read_pickle
+from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 from edgerl.policies.importers.sb3.spaces import Space, read_space
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgerl.errors import UserError
-from edgerl.policies.importers.containers.pickles import Record, read_pickle, record
+from edgerl.policies.importers.containers.pickles import read_pickle
+from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.names import shown
 
 MOST_ELEMENTS = 65536

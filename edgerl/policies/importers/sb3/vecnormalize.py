@@ -12,7 +12,8 @@ from edgerl.documents import read_bytes
 from edgerl.errors import UserError
 from edgerl.policies.graph import GraphBuilder
 from edgerl.policies.importers.containers.archive import shown_path
-from edgerl.policies.importers.containers.pickles import Record, read_pickle, record
+from edgerl.policies.importers.containers.pickles import read_pickle
+from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.importers.sb3.spaces import Box, Named, Space, space_records
 from edgerl.policies.names import shown
 

@@ -23,7 +23,7 @@ from edgerl.policies.importers.aten.symbolic import (
     Tracer,
 )
 from edgerl.policies.importers.containers.archive import Archive
-from edgerl.policies.importers.containers.pickles import Record, record
+from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 from edgerl.policies.importers.torchscript.interpreter import Interpreter, named_records
 from edgerl.policies.importers.torchscript.source import Code

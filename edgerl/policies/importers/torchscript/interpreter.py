@@ -13,7 +13,7 @@ from typing import Any
 from edgerl.policies.importers import aten
 from edgerl.policies.importers.aten.scalars import cost, count, limited, truth
 from edgerl.policies.importers.aten.symbolic import EXPRESSION, Array, Refused, Tensor, Tracer
-from edgerl.policies.importers.containers.pickles import Record
+from edgerl.policies.importers.containers.records import Record
 from edgerl.policies.importers.torchscript.source import Code, Definition
 from edgerl.policies.names import shown
 
