@@ -1,27 +1,14 @@
 """RAPTOR in integers, once a session."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from fixed_steps import Singles, float_step
+from quantised import Quantised
 
-from edgerl.policies import Policy, load
+from edgerl.policies import load
 from edgerl.policies.plants import Hover, rollout
 from edgerl.toolchain import golden, quantisation
-from edgerl.toolchain.ir import Program
 from edgerl.toolchain.lowering import lower
-from edgerl.toolchain.quantisation import FixedProgram
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """A policy, its float program, the recording it was calibrated on, and its integers."""
-
-    policy: Policy
-    program: Program
-    flown: Singles
-    fixed: FixedProgram
 
 
 @pytest.fixture(scope="session")

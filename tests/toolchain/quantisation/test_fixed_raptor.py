@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from conftest import Quantised
 from fixed_steps import Singles, difference, fixed_step, float_step
+from quantised import Quantised
 
 from edgerl.policies.plants import Hover, fly, rollout
 from edgerl.toolchain import golden, quantisation
