@@ -15,10 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from edgerl.errors import ToolError, UserError
-from edgerl.policies import Policy, PolicySpec, load
+from edgerl.policies import Policy, load
 from edgerl.policies.plants import Feedback, Suite
 from edgerl.recipe import Check
 from edgerl.reports import blank
@@ -39,6 +37,7 @@ from edgerl.toolchain.checks.reference import (
     against_published,
     single_step_error,
 )
+from edgerl.toolchain.checks.remarks import hurried, unseen_choices
 from edgerl.toolchain.compiling import rebuild, temporary_folder
 from edgerl.toolchain.emit import plan
 from edgerl.toolchain.emulators import Program, QemuCore, Runner, UnicornCore, runs_here
@@ -256,7 +255,7 @@ class _Bench:
         remarks = [*self._runners[1], *self._relinked()]
         if rebuilt is not None and rebuilt.compiler != shipped:
             remarks.append(f"built by {shipped}; sizes and stack are those of {rebuilt.compiler}")
-        if self.target.native and self.target.name != "host":
+        if self.target.verified_by == "host-only":
             remarks.append(
                 f"{self.target.name} is host-only: nothing was compiled for "
                 f"{self.target.core.name} or ran on it; equal bits are the host's alone"
@@ -387,38 +386,6 @@ class _Bench:
     def _digest(self) -> str:
         manifest = self.artifact.folder / "manifest.json"
         return hashlib.sha256(manifest.read_bytes()).hexdigest()
-
-
-def hurried(target: Target, rate_hz: float, measured: Measured) -> list[str]:
-    """A warning where a step takes more than half of its period even at one instruction a
-    cycle, which no core does better on this code."""
-    if not (target.clock_hz and measured.instructions):
-        return []
-    most, megahertz = measured.instructions.max, target.clock_hz / 1e6
-    share = most * rate_hz / target.clock_hz
-    if share <= 0.5:
-        return []
-    return [
-        f"WARNING: {most:,} instructions, were each one cycle at {megahertz:g} MHz, take "
-        f"{share:.0%} of the {1000.0 / rate_hz:g} ms between two steps"
-    ]
-
-
-def unseen_choices(spec: PolicySpec, golden: GoldenFile) -> list[str]:
-    """A remark for each discrete action of which the golden trace took few of the choices: what
-    was never chosen was never compared."""
-    remarks, first = [], 0
-    for signal in spec.action:
-        for k in range(first, first + (signal.size if signal.discrete else 0)):
-            low, high = signal.range
-            taken = len(np.unique(golden.evaluate.expected.actions[:, k]))
-            if taken < high - low + 1:
-                remarks.append(
-                    f"action {signal.name}[{k - first}]: the golden trace took {taken} of "
-                    f"{high - low + 1:g} choices; parity says nothing of the others"
-                )
-        first += signal.size
-    return remarks
 
 
 def _edition(runner: Runner) -> str:

@@ -1,5 +1,6 @@
 """A graph and what is known of its signals become a Policy: the one way in for every source."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx
@@ -14,8 +15,8 @@ from edgerl.policies.spec import PolicySpec, Signal, StateSignal
 
 _RECURRENT = {"GRU": (5,), "RNN": (5,), "LSTM": (5, 6)}
 _STATIC = ("Shape", "Size")
-_MOVES = ("Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
-_LIMITING = ("Tanh", "Clip", "Min", "Max", "Sigmoid", "HardSigmoid", "Softsign", "Sin", "Cos")
+_MOVES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_LIMITING = {"Tanh", "Clip", "Min", "Max", "Sigmoid", "HardSigmoid", "Softsign", "Sin", "Cos"}
 _MOST_CHOICES = 65535.0
 
 
@@ -26,7 +27,7 @@ class Found:
     `graph` is one step: the observation and then every state as inputs, the action and then
     every next state as outputs. `observation` and `action` are the signals that the source
     itself tells of, None where it tells nothing; `assumed` says in words what was taken for
-    granted, and `warnings` what the user had better know.
+    granted; a line that begins with "WARNING: " is one to heed.
     """
 
     graph: onnx.ModelProto
@@ -85,7 +86,7 @@ def _default_spec(
     action in [-1, 1]."""
     n, m = boundary.observation.size, boundary.action.size
     assumed = []
-    chosen = _chooses(found.graph, boundary.action.name)
+    chosen = _origins(found.graph, boundary.action.name, (*_MOVES, "Concat")) == {"ArgMax"}
     if found.observation is None:
         assumed.append(
             f"observation: one signal of {n} values without a unit, valid in [-1e6, 1e6]"
@@ -93,7 +94,8 @@ def _default_spec(
     if found.action is None and chosen:
         assumed.append(f"action: one signal of {m} choices by index, up to {_MOST_CHOICES:g}")
     elif found.action is None:
-        doubt = "" if _limited(found.graph, boundary.action.name) else "WARNING: "
+        limited = _origins(found.graph, boundary.action.name, _MOVES) <= _LIMITING
+        doubt = "" if limited else "WARNING: "
         assumed.append(
             f"{doubt}action: one signal of {m} values, saturated to [-1, 1]; "
             "a spec may give it other limits"
@@ -121,31 +123,21 @@ def _actions(found: Found, size: int, chosen: bool) -> tuple[Signal, ...]:
     return tuple(s.model_copy(update={"discrete": chosen or s.discrete}) for s in signals)
 
 
-def _chooses(model: onnx.ModelProto, name: str) -> bool:
-    """Whether a tensor is nothing but indices that ArgMax operators found."""
+def _origins(model: onnx.ModelProto, name: str, moves: Collection[str]) -> set[str]:
+    """The operators that compute a tensor's values, behind those that only move them; "" for
+    values that none computes."""
     makers = {output: node for node in model.graph.node for output in node.output}
+    origins: set[str] = set()
     waiting, seen = [name], {name}
     while waiting:
         node = makers.get(waiting.pop())
-        if node is None:
-            return False
-        if node.op_type == "ArgMax":
+        if node is None or node.op_type not in moves:
+            origins.add(node.op_type if node is not None else "")
             continue
-        if node.op_type not in _MOVES:
-            return False
         inputs = node.input if node.op_type == "Concat" else node.input[:1]
         waiting += [each for each in inputs if each not in seen]
         seen.update(inputs)
-    return True
-
-
-def _limited(model: onnx.ModelProto, name: str) -> bool:
-    """Whether a tensor's values have limits by the operator that makes them."""
-    makers = {output: node for node in model.graph.node for output in node.output}
-    node = makers.get(name)
-    while node is not None and node.op_type in _MOVES and node.op_type != "Concat":
-        node = makers.get(node.input[0])
-    return node is not None and node.op_type in _LIMITING
+    return origins
 
 
 def _with_states(spec: PolicySpec, boundary: Boundary) -> tuple[PolicySpec, tuple[str, ...]]:

@@ -12,14 +12,14 @@ from typing import Any
 import onnx
 from pydantic import ValidationError
 
-from edgerl.documents import read_bytes
+from edgerl.documents import explain, read_bytes
 from edgerl.errors import UserError
 from edgerl.policies.assembly import Found, assemble, plain_text
 from edgerl.policies.limits import MOST_BYTES, TOO_LARGE
 from edgerl.policies.names import shown
 from edgerl.policies.policy import SCHEMA, Policy
 from edgerl.policies.protobuf_scan import within_bounds
-from edgerl.policies.spec import PolicySpec, explain
+from edgerl.policies.spec import PolicySpec
 
 MOST_WORDS = 1 << 20  # characters of what a policy carries beside its graph
 

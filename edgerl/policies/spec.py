@@ -8,7 +8,6 @@ checked against the graph, carried in the policy's metadata, and printed into th
 import math
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -21,8 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-from edgerl.documents import explain as explain
-from edgerl.documents import read_toml, validated
 from edgerl.policies.vocabulary import meaning
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}\Z")
@@ -242,12 +239,3 @@ class PolicySpec(_Row):
         if self.fallback:
             return self.fallback
         return tuple(min(max(0.0, low), high) for low, high in self.action_ranges())
-
-
-def load_spec(path: Path) -> PolicySpec:
-    """Read a spec from a TOML file.
-
-    Raises UserError, naming file and key, when the file is unreadable, not TOML, or not a
-    valid spec.
-    """
-    return validated(PolicySpec, read_toml(path, "spec"), str(path))

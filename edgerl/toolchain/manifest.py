@@ -10,8 +10,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edgerl.documents import explain
 from edgerl.errors import UserError
-from edgerl.policies.spec import Identifier, Label, PolicySpec, explain
+from edgerl.policies.spec import Identifier, Label, PolicySpec
 from edgerl.targets import Target
 
 SCHEMA = 1

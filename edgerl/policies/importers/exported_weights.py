@@ -4,7 +4,6 @@ Each tensor has a member of its own with the bytes of its storage, and an entry 
 with type, sizes, strides and offset (torch/_export/serde/schema.py, PayloadMeta).
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +12,10 @@ import numpy as np
 
 from edgerl.errors import UserError
 from edgerl.policies.importers.aten.symbolic import Array, Refused, Shape
-from edgerl.policies.importers.containers.archive import Archive
+from edgerl.policies.importers.containers.archive import Archive, json_object
 from edgerl.policies.limits import MOST_PARAMETERS
 from edgerl.policies.names import shown
 
-MOST_JSON = 32 << 20
 WAY_OUT = "save it again with torch 2.9 or later, or use torch.onnx.export"
 
 # schema.ScalarType: numpy's type, and torch's own number (c10/core/ScalarType.h).
@@ -30,16 +28,8 @@ HALVES = {6: ("float16", 5), 13: ("bfloat16", 15)}
 
 def document(archive: Archive, name: str) -> dict[str, Any]:
     """A JSON object of an archive; UserError where a member is none."""
-    content = archive.read(name)
-    if len(content) > MOST_JSON:
-        raise UserError(f"{archive.where}: {shown(name)} is larger than {MOST_JSON >> 20} MiB")
-    try:
-        held = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{archive.where}: {shown(name)} is not JSON") from error
-    if not isinstance(held, dict):
-        raise UserError(f"{archive.where}: {shown(name)} is not what torch.export.save writes")
-    return held
+    title = f"{archive.where}: {shown(name)}"
+    return json_object(archive.read(name), title, "is not what torch.export.save writes")
 
 
 class Weights:

@@ -102,7 +102,10 @@ def error_bound(
         for y in indices:
             undecided = undecided | (tensors[y].error[..., 0] > 0.0)
     return ErrorBound(
-        _deviation(program, ours), _deviation(program, theirs), tuple(unbounded), undecided
+        _deviation(program, ours, undecided.shape),
+        _deviation(program, theirs, undecided.shape),
+        tuple(unbounded),
+        undecided,
     )
 
 
@@ -142,6 +145,14 @@ def _between(ranges: Ranges) -> Enclosure:
     return exactly(ends[..., 0], ends[..., 1])
 
 
-def _deviation(program: Program, tensors: dict[str, Enclosure]) -> Deviation:
-    states = tuple(tensors[after].error for _, after in program.states)
-    return Deviation(tensors[program.action].error, states)
+def _deviation(
+    program: Program, tensors: dict[str, Enclosure], batch: tuple[int, ...]
+) -> Deviation:
+    """The errors of action and next states; one that depends on no observation is the same for
+    the whole batch."""
+
+    def error(name: str) -> Doubles:
+        one = tensors[name].error
+        return np.broadcast_to(one, (*batch, one.shape[-1]))
+
+    return Deviation(error(program.action), tuple(error(after) for _, after in program.states))

@@ -176,10 +176,7 @@ def _step_bounds(
             states=[_only(state[part]) for state in states],
         )
         between = allowed.between
-        steps = len(observations[part])
-        # A tensor that depends on no observation has one bound for all steps.
-        each = [np.broadcast_to(b, (steps, b.shape[-1])) for b in (between.action, *between.states)]
-        rows.append(np.concatenate(each, axis=1))
+        rows.append(np.concatenate([between.action, *between.states], axis=1))
         undecided.append(allowed.undecided)
     return np.concatenate(rows), np.concatenate(undecided)
 

@@ -14,6 +14,7 @@ import pytest
 import sb3_contrib
 import stable_baselines3
 from checkpoints_sb3 import OFF_POLICY, ON_POLICY, Environment, flat, saved, trained
+from paired import assert_equal_returns
 from point_mass import PointMass
 
 import edgerl
@@ -123,10 +124,4 @@ def test_earns_the_library_s_return(name: str, tmp_path: Path) -> None:
     twin = build_host(outcome.artifact.source, outcome.artifact.name, tmp_path / "twin")
     theirs = returns(environment, library(model, vecnormalize))
     ours = returns(environment, emitted(twin, environment().action_space))
-    assert np.ptp(theirs) > 0.0
-    difference = ours - theirs
-    half_interval = 2.58 * difference.std(ddof=1) / np.sqrt(EPISODES)
-    scale = np.abs(theirs).mean()
-    assert abs(difference.mean()) <= half_interval + 1e-5 * scale
-    # The interval proves nothing were it wide.
-    assert half_interval <= 1e-2 * scale
+    assert_equal_returns(ours, theirs)

@@ -1,9 +1,11 @@
 """Zip archives from outside: read from memory, bounded, never unpacked."""
 
 import io
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from edgerl.documents import read_bytes
 from edgerl.errors import UserError
@@ -13,6 +15,7 @@ from edgerl.policies.names import shown
 MOST_MEMBERS = 10_000
 # What lists the members; zipfile makes objects of all of it before it tells how many there are.
 MOST_DIRECTORY = 2 << 20
+MOST_JSON = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ class Archive:
         if len(content) != size:
             raise UserError(f"{self.where}: member {shown(name)} is not of the size it declares")
         return content
+
+
+def json_object(content: bytes, title: str, otherwise: str) -> dict[str, Any]:
+    """The JSON object in a member's content.
+
+    Raises UserError, which begins with `title`, when it is larger than 32 MiB, no JSON, or no
+    object, of which `otherwise` says what is wrong.
+    """
+    if len(content) > MOST_JSON:
+        raise UserError(f"{title} is larger than {MOST_JSON >> 20} MiB")
+    try:
+        held = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{title} is not JSON") from error
+    if not isinstance(held, dict):
+        raise UserError(f"{title} {otherwise}")
+    return held
 
 
 def open_archive(path: Path) -> Archive:

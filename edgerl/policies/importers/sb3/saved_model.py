@@ -7,7 +7,6 @@ of their first level. `policy.pth` holds the weights by name.
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +18,14 @@ import numpy.typing as npt
 
 from edgerl.errors import UserError
 from edgerl.policies.assembly import plain_text
-from edgerl.policies.importers.containers.archive import open_archive, opened
+from edgerl.policies.importers.containers.archive import json_object, open_archive, opened
 from edgerl.policies.importers.containers.pickles import read_pickle
 from edgerl.policies.importers.containers.records import Record, record
 from edgerl.policies.importers.containers.torch_archive import read_torch
 from edgerl.policies.importers.sb3.spaces import Space, read_space
 
-MOST_DATA = 32 << 20
 _LIBRARY = re.compile(r"(stable_baselines3|sb3_contrib)(\.[A-Za-z0-9_]+)+")
 _PICKLED = ":serialized:"
-# Set during training inside VecNormalize, None otherwise.
 
 
 class OwnCode(UserError):
@@ -107,7 +104,8 @@ def open_model(path: Path) -> SavedModel:
                 f"{archive.where}: has no member {member!r}; a model that Stable-Baselines3 "
                 "saved with model.save(PATH) does"
             )
-    fields = _fields(archive.read("data"), f"{archive.where}: data")
+    title = f"{archive.where}: data"
+    fields = json_object(archive.read("data"), title, "is no JSON object")
     version = "_stable_baselines3_version"
     text = archive.read(version).decode("ascii", "replace") if version in archive else ""
     title = f"{archive.where}: policy.pth"
@@ -121,18 +119,6 @@ def open_model(path: Path) -> SavedModel:
     ):
         raise UserError(f"{title}: no weights by name")
     return SavedModel(archive.where, plain_text(text), fields, weights)
-
-
-def _fields(content: bytes, where: str) -> Mapping[str, Any]:
-    if len(content) > MOST_DATA:
-        raise UserError(f"{where}: larger than {MOST_DATA >> 20} MiB; no settings are")
-    try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{where} is no JSON object")
-    return fields
 
 
 def _library_class(name: str) -> type[Record] | None:
