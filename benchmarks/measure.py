@@ -21,7 +21,7 @@ from edgerl.toolchain.checks.measure import extremes
 from edgerl.toolchain.checks.reference import run_onnx
 from edgerl.toolchain.compiling import choose_fused
 from edgerl.toolchain.emit import Golden, emit
-from edgerl.toolchain.emulators import UnicornCore, count, painted_stack
+from edgerl.toolchain.emulators import UnicornCore, count
 from edgerl.toolchain.lowering import lower
 from edgerl.toolchain.report.model import Spread
 
@@ -102,7 +102,7 @@ def measure_edgerl(network: Network, variant: Variant, target: Target) -> Figure
     """
     program = lower(network.policy)
     compiler = find("zig", target.core)
-    assembly = target.core.kernels if variant.kernels == "auto" else ""
+    assembly = target.core.kernels.get("f32", "") if variant.kernels == "auto" else ""
     fused = choose_fused(target) if variant.fma == "auto" else variant.fma == "on"
     package = emit(
         network.policy, program, fused=fused, assembly=assembly, golden=_vectors(network)
@@ -135,7 +135,7 @@ def measure_edgerl(network: Network, variant: Variant, target: Target) -> Figure
         flash_bytes=size.flash_bytes,
         static_ram_bytes=size.static_ram_bytes,
         state_bytes=package.state_bytes,
-        stack_bytes=painted_stack(core, network.observations, "evaluate"),
+        stack_bytes=core.stack_used(network.observations, "evaluate"),
         max_abs_error=_error(network, actions),
         compiler=image.compiler,
         flags=image.flags,
@@ -189,7 +189,7 @@ def _measure_build(
         static_ram_bytes=built.static_ram_bytes,
         # Before and after: the generated functions do not update a state in place.
         state_bytes=2 * 4 * network.state_size,
-        stack_bytes=painted_stack(core, network.observations, "evaluate"),
+        stack_bytes=core.stack_used(network.observations, "evaluate"),
         max_abs_error=_error(network, actions),
         compiler=built.compiler,
         flags=built.flags,

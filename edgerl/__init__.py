@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgerl.pipeline import Outcome
     from edgerl.policies import Policy, PolicySpec
     from edgerl.policies.importers.sb3.export import export_sb3
+    from edgerl.targets.model import Format
     from edgerl.toolchain.report.model import Report
     from edgerl.toolchain.report.replayed import Replay
 
@@ -73,7 +74,10 @@ def compile(
     layers: str | Path | None = None,
     vecnormalize: str | Path | None = None,
     output: str | Path | None = None,
+    format: "Format | Literal['auto'] | None" = None,
+    calibration: str | Path | None = None,
     fma: Literal["on", "off", "auto"] = "auto",
+    sparse: Literal["auto", "flash", "off"] = "auto",
     kernels: Literal["auto", "portable"] = "auto",
     compiler: Literal["zig", "gcc"] = "zig",
     check: bool = False,
@@ -82,9 +86,12 @@ def compile(
     """Compile `source` (a family's name, a file, or a policy that `load` returned) for `target`;
     returns artifact and report.
 
-    `spec`, `layers` and `vecnormalize` are as in `load`. With `check` the artifact is also proven;
-    `limits` bounds measured figures from above, such as `{"instructions": 2900}`. A missed limit
-    raises nothing: see `report.ok`. Raises UserError and ToolError.
+    `spec`, `layers` and `vecnormalize` are as in `load`. `format` is f32 or a format of
+    integers, which are chosen by the observations in the .npy file `calibration`, or else by
+    flights of the policy where its plant is known, and by the golden trace; with "auto" it is the
+    smallest program that flies as well within the limits. With `check` the artifact is also
+    proven; `limits` bounds measured figures from above, such as `{"instructions": 2900}`. A
+    missed limit raises nothing: see `report.ok`. Raises UserError and ToolError.
     """
     from edgerl import pipeline, recipe
     from edgerl.documents import validated
@@ -96,8 +103,10 @@ def compile(
     rows: dict[str, Any] = {
         "source": {"policy": loaded.name if loaded else str(source), **beside},
         "target": {
-            "name": target, "fma": fma, "kernels": kernels, "compiler": compiler, "output": output,
+            "name": target, "format": format, "fma": fma, "sparse": sparse, "kernels": kernels,
+            "compiler": compiler, "output": output,
         },
+        "quantise": {"calibration": calibration},
     }  # fmt: skip
     if check or limits:
         rows["check"] = {"limits": dict(limits or {})}

@@ -11,23 +11,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TypeVar
 
-from edgerl.errors import ToolError, UserError
-from edgerl.policies import Policy, load
-from edgerl.policies.plants import Feedback, Suite
+from edgerl.errors import UserError
+from edgerl.policies.plants import Feedback
 from edgerl.recipe import Check
 from edgerl.reports import blank
 from edgerl.stages import Silence, StageCache, Watcher, installed, watched
-from edgerl.targets import Target, target
+from edgerl.subject import Subject, require_emulator
 from edgerl.toolchain.artifact import Artifact
-from edgerl.toolchain.build import HostTwin, Image, Mode, build_host, find
-from edgerl.toolchain.build.image import read_binary
+from edgerl.toolchain.build import HostTwin, Mode
+from edgerl.toolchain.certify.image import of_image
+from edgerl.toolchain.certify.numbers import Numbers, of_fixed_program, of_float_program
 from edgerl.toolchain.checks import limits
-from edgerl.toolchain.checks.certificates import certificates, of_firmware
-from edgerl.toolchain.checks.closed_loop import closed_loop, same_flights, suite_for
+from edgerl.toolchain.checks.closed_loop import (
+    Flown,
+    beside,
+    closed_loop,
+    same_flights,
+)
+from edgerl.toolchain.checks.definition import computes_definition
+from edgerl.toolchain.checks.firmware import of_firmware
 from edgerl.toolchain.checks.localise import localise
 from edgerl.toolchain.checks.measure import SOFT_FLOAT_SHARE, counted, sizes
 from edgerl.toolchain.checks.parity import parity
@@ -38,10 +42,14 @@ from edgerl.toolchain.checks.reference import (
     single_step_error,
 )
 from edgerl.toolchain.checks.remarks import hurried, unseen_choices
-from edgerl.toolchain.compiling import rebuild, temporary_folder
-from edgerl.toolchain.emit import plan
-from edgerl.toolchain.emulators import Program, QemuCore, Runner, UnicornCore, runs_here
-from edgerl.toolchain.golden import GoldenFile, parse
+from edgerl.toolchain.compiling import temporary_folder
+from edgerl.toolchain.emulators import (
+    BatchRunner,
+    Program,
+    QemuCore,
+    Runner,
+    UnicornCore,
+)
 from edgerl.toolchain.lowering import lower
 from edgerl.toolchain.report.model import (
     Certificate,
@@ -73,35 +81,19 @@ def check(
     require_emulator(artifact.manifest.target)
     watcher, cache = watcher or Silence(), cache or StageCache(None)
     with temporary_folder() as scratch:
-        return _Bench(artifact, asked or Check(), watcher, cache, scratch).report()
-
-
-def require_emulator(target: Target) -> None:
-    """ToolError when no emulator is installed that a check for `target` could run on."""
-    if not target.native and find_spec("unicorn") is None:
-        raise ToolError(
-            f"a check for {target.name} needs the emulator unicorn: pip install 'edgerl[emu]'"
-        )
-
-
-def emulated_core(
-    artifact: Artifact, scratch: Path, watcher: Watcher | None = None
-) -> UnicornCore | None:
-    """The firmware of `artifact` on an emulated core, as a check runs it; None where the target
-    is the host. Builds go to `scratch`. Raises ToolError when no emulator is installed."""
-    require_emulator(artifact.manifest.target)
-    return _Bench(artifact, Check(), watcher or Silence(), StageCache(None), scratch).core
+        asked = asked or Check()
+        subject = Subject(artifact, scratch, watcher, asked.cross_check)
+        return _Checks(subject, asked, watcher, cache).report()
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """An artifact with everything it is checked by, each made at first use."""
+class _Checks:
+    """Every check of one subject."""
 
-    artifact: Artifact
+    subject: Subject
     asked: Check
     watcher: Watcher
     cache: StageCache
-    scratch: Path
 
     def report(self) -> Report:
         """All checks in order, as one report."""
@@ -109,186 +101,88 @@ class _Bench:
         equal = self._parity()
         reference, published = self._references()
         flown, flights = self._flights()
-        certified |= {"within_error_bound": self._within_bound(), **flights}
+        numbers = self._numbers()
+        certified |= {**self._exactness(), **numbers.certificates, **flights}
         held = [
             *limits.of_parity(equal),
-            *limits.of_published(published),
-            *(limits.of_closed_loop(flown[0]) if flown else []),
+            *([] if self.subject.integers else limits.of_published(published)),
+            *(
+                limits.of_closed_loop(flown[0], self.subject.artifact.manifest.format)
+                if flown
+                else []
+            ),
             *limits.of_certificates(certified),
             *limits.of_budget(measured, self.asked.limits),
         ]
-        report = blank(self.artifact)
+        report = blank(self.subject.artifact)
         return replace(
             report,
-            counter="unicorn, by basic block" if measured.instructions else "none",
+            counter=f"{self.subject.target.core.emulator}, by basic block"
+            if measured.instructions
+            else "none",
             measured=measured,
             parity=equal,
             reference=reference,
             examples=published,
             closed_loop=tuple(flown),
             certificates=certified,
+            tensors=numbers.tensors,
             limits=tuple(held),
             notes=(
                 *report.notes,
                 *self._remarks(),
-                *hurried(self.target, self.policy.spec.rate_hz, measured),
+                *hurried(self.subject.target, self.subject.policy.spec.rate_hz, measured),
             ),
             checked=True,
         )
 
-    @property
-    def target(self) -> Target:
-        return self.artifact.manifest.target
-
-    @cached_property
-    def policy(self) -> Policy:
-        """The graph that was compiled, with the spec that the manifest has too."""
-        policy, manifest = load(self.artifact.folder / "policy.onnx"), self.artifact.manifest
-        if policy.spec != manifest.spec:
-            raise self._foreign("policy.onnx", "its spec is not the manifest's")
-        if policy.sha256() != manifest.policy.sha256:
-            raise self._foreign("policy.onnx", "its hash is not the manifest's")
-        return policy
-
-    @cached_property
-    def golden(self) -> GoldenFile:
-        """The golden traces, of this artifact's numerics and sizes."""
-        path, manifest = self.artifact.folder / "golden.bin", self.artifact.manifest
-        golden = parse(path.read_bytes(), str(path))
-        if (golden.name, golden.numerics) != (manifest.policy.name, manifest.numerics):
-            raise self._foreign("golden.bin", f"it is of {golden.name}, {golden.numerics}")
-        trace, sizes = golden.evaluate, (self.twin.observation_size, self.twin.action_size)
-        if (trace.observations.shape[1], trace.expected.actions.shape[1]) != sizes:
-            raise self._foreign("golden.bin", f"the sources have sizes {sizes}")
-        return golden
-
-    def _foreign(self, name: str, why: str) -> UserError:
-        return UserError(f"{self.artifact.folder / name}: of another artifact ({why})")
-
-    @cached_property
-    def suite(self) -> Suite | None:
-        return suite_for(self.policy.spec)
-
-    @cached_property
-    def twin(self) -> HostTwin:
-        return build_host(self.artifact.source, self.artifact.name, self.scratch / "host")
-
-    @cached_property
-    def rebuilt(self) -> Image | None:
-        """The firmware built again, with the compiler that made it; None on the host target."""
-        return None if self.target.native else self._built(self.artifact.manifest.compiler.family)
-
-    @cached_property
-    def core(self) -> UnicornCore | None:
-        """The shipped firmware on an emulated core; its sources linked for the stand-in where
-        the target says that no core here has its memories."""
-        if self.rebuilt is None:
-            return None
-        if self.emulated != self.target:
-            family = self.artifact.manifest.compiler.family
-            return UnicornCore(self._built(family, self.emulated), self.emulated)
-        elf, flash = (self.artifact.folder / f"firmware.{kind}" for kind in ("elf", "bin"))
-        shipped = replace(self.rebuilt, elf=elf, bin=flash, binary=read_binary(elf))
-        return UnicornCore(shipped, self.target)
-
-    @cached_property
-    def stand_in(self) -> Target | None:
-        """The bare core whose machine takes the place of the target's, where there is none."""
-        return target(self.target.stand_in) if self.target.stand_in else None
-
-    @property
-    def emulated(self) -> Target:
-        """Whose memories the emulated core has."""
-        relinked = self.target.verified_by == "relinked-stand-in"
-        return self.stand_in if relinked and self.stand_in else self.target
-
-    def _built(self, family: str, goal: Target | None = None) -> Image:
-        """The artifact's firmware from its sources, linked for `goal` or else for the target."""
-        goal = goal or self.target
-        with watched(self.watcher, f"build with {family}"):
-            compiler = find(family, goal.core)
-            return rebuild(self.artifact, goal, compiler, self.scratch / family / goal.name)
-
-    @cached_property
-    def _runners(self) -> tuple[list[Runner], list[str]]:
-        """Everything here that can run the program, and what could but is not installed."""
-        if self.core is None:
-            return [self.twin], []
-        runners: list[Runner] = [self.twin, self.core]
-        missing: list[str] = []
-        family = self.artifact.manifest.compiler.family
-        others = [f for f in _CROSS_COMPILERS if f != family] if self.asked.cross_check else []
-        images = [self.core.image]
-        for other in others:
-            try:
-                images.append(self._built(other, self.emulated))
-            except ToolError as error:
-                missing.append(f"not cross-checked: {error}")
-        runners += [UnicornCore(image, self.emulated) for image in images[1:]]
-        if self.asked.cross_check:
-            runners += [Program(image) for image in images if runs_here(self.target.core)]
-            goal = self.stand_in or self.target
-            try:
-                runners += [QemuCore(self._for(goal, image), goal) for image in images]
-            # A machine that is too small for the program is no fault of the program's.
-            except (ToolError, UserError) as error:
-                missing.append(f"not cross-checked: {error}")
-        return runners, missing
-
-    def _for(self, goal: Target, image: Image) -> Image:
-        """What `image` was built from, linked for `goal`."""
-        return image if goal == self.emulated else self._built(image.family, goal)
-
-    def _relinked(self) -> list[str]:
-        """Which runs are of no image that could be shipped."""
-        if self.stand_in is None or self.core is None:
-            return []
-        on = UnicornCore | QemuCore if self.emulated == self.stand_in else QemuCore
-        names = [runner.name for runner in self._runners[0] if isinstance(runner, on)]
-        where = f"{self.stand_in.name} ({self.stand_in.about})"
-        said = f"{', '.join(names)}: the same sources, linked for the stand-in {where}"
-        return [said] if names else []
-
     def _remarks(self) -> list[str]:
         """What was not checked, or not on the very thing that was shipped."""
-        shipped, rebuilt = self.artifact.manifest.compiler.version, self.rebuilt
-        remarks = [*self._runners[1], *self._relinked()]
+        shipped, rebuilt = self.subject.artifact.manifest.compiler.version, self.subject.rebuilt
+        remarks = [*self.subject.runners[1], *self.subject.relinked()]
         if rebuilt is not None and rebuilt.compiler != shipped:
             remarks.append(f"built by {shipped}; sizes and stack are those of {rebuilt.compiler}")
-        if self.target.verified_by == "host-only":
+        if self.subject.target.verified_by == "host-only":
             remarks.append(
-                f"{self.target.name} is host-only: nothing was compiled for "
-                f"{self.target.core.name} or ran on it; equal bits are the host's alone"
+                f"{self.subject.target.name} is host-only: nothing was compiled for "
+                f"{self.subject.target.core.name} or ran on it; equal bits are the host's alone"
             )
-        return [*remarks, *unseen_choices(self.policy.spec, self.golden)]
+        return [*remarks, *unseen_choices(self.subject.policy.spec, self.subject.golden)]
 
     def _counted(self) -> tuple[Measured, dict[str, Certificate]]:
-        rebuilt, core = self.rebuilt, self.core
+        rebuilt, core = self.subject.rebuilt, self.subject.core
         if rebuilt is None or core is None:
-            return Measured(state_bytes=self.twin.state_bytes), {}
+            return Measured(state_bytes=self.subject.twin.state_bytes), {}
 
         def compute() -> Measured:
-            layout = plan(lower(self.policy))
-            return counted(self.policy, layout, core, self.golden, sizes(rebuilt))
+            return counted(
+                self.subject.policy,
+                self.subject.layers,
+                core,
+                self.subject.golden,
+                sizes(rebuilt),
+                soft_float=self.subject.soft_float,
+            )
 
         with watched(self.watcher, "count"):
             measured = self._cached("count", Measured, compute, by=[_edition(core)])
-            firmware = of_firmware(self.artifact, rebuilt, core)
-        return measured, {**certificates(rebuilt, measured), **firmware}
+            firmware = of_firmware(self.subject.artifact, rebuilt, core)
+        bare = self.subject.integers is not None and not self.subject.target.core.fpu
+        return measured, {**of_image(rebuilt, measured, no_float=bare), **firmware}
 
     def _parity(self) -> Parity:
-        runners = self._runners[0]
+        runners = self.subject.runners[0]
         with watched(self.watcher, "parity") as advance:
             done = iter(range(len(runners)))
 
             def compute() -> Parity:
                 told = parity(
-                    self.golden
-                    if self.target.core.fpu
-                    else self.golden.shortened(SOFT_FLOAT_SHARE),
+                    self.subject.golden.shortened(
+                        SOFT_FLOAT_SHARE if self.subject.soft_float else 1
+                    ),
                     runners,
                     lambda _: advance(next(done), len(runners)),
-                    self.policy.spec,
+                    self.subject.policy.spec,
                 )
                 return self._localised(told, runners)
 
@@ -300,26 +194,64 @@ class _Bench:
         if first is None:
             return told
         runner = next(r for r in runners if r.name == first.between[1])
-        scratch = self.scratch / "localise"
-        place = localise(first, self.artifact, self.policy, self.golden, runner, scratch)
+        it = self.subject
+        place = localise(
+            first,
+            it.artifact,
+            it.policy,
+            it.golden,
+            runner,
+            it.scratch / "localise",
+            it.integers,
+        )
         return replace(told, localisation=place)
 
     def _references(self) -> tuple[Reference, Reference | None]:
         def compute() -> Reference:
-            return against_onnxruntime(self.policy, self.golden)
+            return against_onnxruntime(self.subject.policy, self.subject.golden)
 
         with watched(self.watcher, "onnxruntime"):
             return (
                 self._cached("reference", Reference, compute, by=installed("onnxruntime")),
-                against_published(self.golden, self.twin),
+                against_published(self.subject.golden, self.subject.twin),
             )
+
+    def _numbers(self) -> Numbers:
+        """What tensors and actions can be, and how far integers are from the policy."""
+
+        def compute() -> Numbers:
+            program, spec, golden = (
+                lower(self.subject.policy),
+                self.subject.policy.spec,
+                self.subject.golden.evaluate,
+            )
+            if self.subject.integers is not None:
+                return of_fixed_program(program, self.subject.integers, spec, golden)
+            fused = self.subject.artifact.manifest.fused
+            return of_float_program(program, spec, golden, fused=fused)
+
+        with watched(self.watcher, "bounds"):
+            return self._cached("numbers", Numbers, compute, by=[])
+
+    def _exactness(self) -> dict[str, Certificate]:
+        """What the numbers are held to: the definition of integers, or the bound of floats."""
+        if self.subject.integers is None:
+            return {"within_error_bound": self._within_bound()}
+        with watched(self.watcher, "definition"):
+            return {
+                "computes_definition": computes_definition(
+                    self.subject.integers, self.subject.twin, self.subject.golden
+                )
+            }
 
     def _within_bound(self) -> Certificate:
         """Whether no step deviates from onnxruntime by more than float32 arithmetic explains."""
 
         def compute() -> StepReference:
-            program = lower(self.policy)
-            return single_step_error(self.policy, program, self.twin, self.golden)
+            program = lower(self.subject.policy)
+            return single_step_error(
+                self.subject.policy, program, self.subject.twin, self.subject.golden
+            )
 
         with watched(self.watcher, "error bound"):
             try:
@@ -341,38 +273,46 @@ class _Bench:
         """The plant's suite, if one fits: raw feedback on the bare network, which is how the
         published figures were had; then the guarded step, whose output is clamped, which is how
         it will fly; then a few flights with the emulated core in the loop."""
-        if self.suite is None:
+        if self.subject.suite is None:
             return [], {}
-        suite, episodes = self.suite, self.asked.episodes
-        flown = []
+        suite, episodes = self.subject.suite, self.asked.episodes
+        flown: list[ClosedLoop] = []
         ways: tuple[tuple[Mode, Feedback], ...] = (("evaluate", "raw"), ("step", "clamped"))
-        for mode, feedback in ways:
-            with watched(self.watcher, f"fly {feedback}") as advance:
-                fly = partial(closed_loop, suite, self.twin, mode, feedback, episodes, advance)
-                flown.append(
-                    self._cached(
-                        f"fly-{feedback}",
-                        ClosedLoop,
-                        fly,
-                        by=[_edition(self.twin)],
-                        episodes=episodes,
-                        suite=repr(suite),
-                    )
+
+        def fly(twin: HostTwin, mode: Mode, feedback: Feedback, stage: str) -> Flown:
+            with watched(self.watcher, stage) as advance:
+                return self._cached(
+                    stage.replace(" ", "-"),
+                    Flown,
+                    partial(closed_loop, suite, twin, mode, feedback, episodes, advance),
+                    by=[_edition(twin)],
+                    episodes=episodes,
+                    suite=repr(suite),
                 )
-        if self.core is None:
+
+        for mode, feedback in ways:
+            integers = fly(self.subject.twin, mode, feedback, f"fly {feedback}")
+            if self.subject.integers is None or flown:
+                flown.append(integers.report)
+            else:
+                flown.append(
+                    beside(integers, fly(self.subject.floats, mode, feedback, "fly floats"))
+                )
+        if self.subject.core is None:
             return flown, {}
-        core = self.core
-        flights = _EMULATED_FLIGHTS if self.target.core.fpu else _SOFT_FLOAT_FLIGHTS
+        core = self.subject.core
+        flights = _SOFT_FLOAT_FLIGHTS if self.subject.soft_float else _EMULATED_FLIGHTS
         with watched(self.watcher, "fly emulated") as advance:
             same = self._cached(
                 "fly-emulated",
                 bool,
-                lambda: same_flights(suite, self.twin, core, flights, advance),
-                by=[_edition(self.twin), _edition(core)],
+                lambda: same_flights(suite, self.subject.twin, core, flights, advance),
+                by=[_edition(self.subject.twin), _edition(core)],
                 suite=repr(suite),
             )
         flown_there = "one flight" if flights == 1 else f"{flights} flights"
-        method = f"{flown_there} on {core.name} and host: every state of every step"
+        compared = "state" if isinstance(core, BatchRunner) else "action"
+        method = f"{flown_there} on {core.name} and host: every {compared} of every step"
         return flown, {"emulated_flights_identical": Certificate(same, "measured", method)}
 
     def _cached(
@@ -384,7 +324,7 @@ class _Bench:
 
     @cached_property
     def _digest(self) -> str:
-        manifest = self.artifact.folder / "manifest.json"
+        manifest = self.subject.artifact.folder / "manifest.json"
         return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 

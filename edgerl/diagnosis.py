@@ -70,6 +70,10 @@ def _compiler(core: Core, served: list[Core]) -> Tool:
 
 
 def _emulator(name: str, served: list[Core]) -> Tool:
-    path, adds = shutil.which(name), f"a second emulator to cross-check {_names(served)}"
+    path = shutil.which(name)
+    second = [core for core in served if core.emulator != "qemu"]
+    only = [core for core in served if core.emulator == "qemu"]
+    adds = f"a second emulator to cross-check {_names(second)}"
+    adds += f"; the only one of {_names(only)}" if only else ""
     install = "" if path else f"apt-get install {PACKAGES[name]}"
     return Tool(name, path is not None, path or "", adds, install)

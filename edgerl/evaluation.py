@@ -76,7 +76,7 @@ def evaluate(
         _twin(source, spec, course, watcher) as (name, twin),
         watched(watcher, f"fly {course.name}") as advance,
     ):
-        flown = closed_loop(course, twin, mode, feedback, episodes, advance)
+        flown = closed_loop(course, twin, mode, feedback, episodes, advance).report
     held = (
         (at_least if score in _RISING else at_most)(score, flown.metrics.get(score), bound)
         for score, bound in bounds.items()

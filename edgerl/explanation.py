@@ -27,7 +27,7 @@ def explain_target(row: Target) -> dict[str, str]:
         "core": f"{core.name}, {core.about}",
         "arithmetic": ", ".join(arithmetic) or _soft(row),
         "formats": ", ".join(core.formats),
-        "kernels": f"assembly {core.kernels}, portable C" if core.kernels else "portable C",
+        "kernels": ", ".join([*(f"{k}: {f}" for k, f in core.kernels.items()), "portable C"]),
         "clock": f"{row.clock_hz / 1e6:g} MHz" if row.clock_hz else "",
         **_memories(row),
         "source": row.source,

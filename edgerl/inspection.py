@@ -61,7 +61,7 @@ def inspect(
 
 def inspection_of(policy: Policy) -> Inspection:
     """What a policy is, lowered as it would be compiled. Raises UserError."""
-    program = lower(policy)
+    program = lower(policy, integers=True)
     layout = plan(program)
     signals: list[SignalRow] = []
     for kind, group in (("observation", policy.spec.observation), ("action", policy.spec.action)):

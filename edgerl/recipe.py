@@ -21,6 +21,7 @@ from edgerl.documents import read_toml, validated
 from edgerl.errors import UserError
 from edgerl.policies import FAMILIES
 from edgerl.targets import is_board_file
+from edgerl.targets.model import Format
 from edgerl.toolchain.checks.limits import require_figure
 
 
@@ -67,10 +68,21 @@ class TargetChoice(_Table):
         description="The name of a target (edgerl targets) or the path of a board file, "
         "relative to the recipe."
     )
-    format: Literal["f32"] = Field(default="f32", description="The number format.")
+    format: Format | Literal["auto"] | None = Field(
+        default=None,
+        description="The number format: floats (f32), or integers with so many bits for weights "
+        "(w) and activations (a), or auto: the smallest program that holds. Without it: what the "
+        "policy's file says, or f32.",
+    )
     fma: Literal["on", "off", "auto"] = Field(
         default="auto",
         description="Fused multiply-add; auto takes the form with fewer modelled cycles.",
+    )
+    sparse: Literal["auto", "flash", "off"] = Field(
+        default="auto",
+        description="How layers with zeros are written: auto takes, of dense, sparse and block "
+        "code, the fewest counted instructions in no more bytes; flash takes the fewest bytes; "
+        "off leaves all dense.",
     )
     kernels: Literal["auto", "portable"] = Field(
         default="auto", description="Assembly where there is some, or C alone."
@@ -80,6 +92,25 @@ class TargetChoice(_Table):
     )
     output: Path | None = Field(
         default=None, description="The folder of the artifact, relative to the recipe."
+    )
+
+
+class Quantise(_Table):
+    """How integers are chosen, where the format has integers."""
+
+    calibration: Path | None = Field(
+        default=None,
+        description="The path of a .npy file with observations, [steps, n] or "
+        "[steps, sequences, n], relative to the recipe. Without it: flights of the policy where "
+        "its plant is known, and the golden trace.",
+    )
+    method: Literal["minmax", "percentile", "mse"] = Field(
+        default="minmax",
+        description="How a range is told from observations: what was reached, what all but a few "
+        "stay below, or what makes the mean squared error smallest.",
+    )
+    percentile: float = Field(
+        default=99.99, gt=50.0, le=100.0, description="Of the method percentile."
     )
 
 
@@ -102,6 +133,10 @@ class Recipe(_Table):
 
     source: Source = Field(description="Where the policy comes from.")
     target: TargetChoice = Field(description="What the policy is compiled for, and how.")
+    quantise: Quantise | None = Field(
+        default=None,
+        description="How integers are chosen. Formats of floats have none.",
+    )
     check: Check | None = Field(
         default=None, description="What is checked. Without this table nothing is."
     )
@@ -130,6 +165,10 @@ def load_recipe(path: Path) -> Recipe:
                     else choice.name,
                     "output": _beside(folder, choice.output),
                 }
+            ),
+            "quantise": recipe.quantise
+            and recipe.quantise.model_copy(
+                update={"calibration": _beside(folder, recipe.quantise.calibration)}
             ),
         }
     )

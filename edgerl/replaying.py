@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgerl.checking import emulated_core
 from edgerl.errors import UserError, suggestion
 from edgerl.policies.spec import PolicySpec
 from edgerl.recording import Recording, read_recording
 from edgerl.stages import Silence, Watcher, watched
+from edgerl.subject import emulated_core
 from edgerl.toolchain.artifact import Artifact, read_artifact, refusal, write_aside
 from edgerl.toolchain.build import Mode, Run, build_host
 from edgerl.toolchain.checks.limits import at_most

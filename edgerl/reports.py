@@ -3,6 +3,7 @@
 import json
 
 from edgerl.toolchain.artifact import Artifact, write_aside
+from edgerl.toolchain.compiling import candidates_of
 from edgerl.toolchain.report.html import render
 from edgerl.toolchain.report.model import PolicyFacts, Report
 
@@ -19,7 +20,11 @@ def blank(artifact: Artifact) -> Report:
         compiler=manifest.compiler.version,
         verified_by=manifest.target.verified_by,
         counter="none",
-        notes=tuple(f"assumed: {line}" for line in policy.assumed),
+        candidates=candidates_of(artifact),
+        notes=(
+            *(f"assumed: {line}" for line in policy.assumed),
+            *(choice.told for choice in manifest.layers),
+        ),
     )
 
 

@@ -37,7 +37,10 @@ _RECIPE_SAYS = (
     "layers",
     "vecnormalize",
     "output",
+    "format",
+    "calibration",
     "fma",
+    "sparse",
     "kernels",
     "compiler",
     "limit",
@@ -116,9 +119,26 @@ def compile_verb(
     layers: LayersFile = None,
     vecnormalize: VecNormalizeFile = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Artifact folder.")] = None,
+    format: Annotated[
+        Literal["f32", "w32a32", "w16a16", "w8a16", "w4a16", "w8a8", "auto"] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Floats, or integers: bits of weights, of activations; auto: the smallest program "
+            "that holds; by default what the policy says, else f32.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="A .npy of observations that integers are chosen by."),
+    ] = None,
     fma: Annotated[
         Literal["on", "off", "auto"],
         typer.Option(help="Fused multiply-add; auto takes the form with fewer modelled cycles."),
+    ] = "auto",
+    sparse: Annotated[
+        Literal["auto", "flash", "off"],
+        typer.Option(help="Layers with zeros: fewest instructions in no more bytes; fewest bytes."),
     ] = "auto",
     kernels: Annotated[
         Literal["auto", "portable"], typer.Option(help="Assembly where there is some, or C alone.")
@@ -143,7 +163,14 @@ def compile_verb(
     elif target is None:
         raise UserError("--target is missing; see: edgerl targets")
     else:
-        choice = {"name": target, "fma": fma, "kernels": kernels, "compiler": compiler}
+        choice = {
+            "name": target,
+            "format": format,
+            "fma": fma,
+            "sparse": sparse,
+            "kernels": kernels,
+            "compiler": compiler,
+        }
         asked = _asked(limit)
         rows = {
             "source": {
@@ -153,12 +180,45 @@ def compile_verb(
                 "vecnormalize": vecnormalize,
             },
             "target": {**choice, "output": output},
+            "quantise": {"calibration": calibration},
             "check": asked if check or asked.limits else None,
         }
         recipe = validated(Recipe, rows, "command line")
     console = Console(quiet=quiet)
     outcome = pipeline.run(recipe, console, _cache(fresh))
     return _conclude(outcome.report, outcome.artifact.folder, as_json, console)
+
+
+@app.command(epilog="Example:  edgerl tune raptor --format w4a16 -o raptor-w4.onnx")
+@command
+def tune(
+    source: Annotated[str, typer.Argument(help="A family's name or a policy's file.")],
+    format: Annotated[
+        Literal["w16a16", "w8a16", "w4a16"],
+        typer.Option("--format", "-f", help="The format that it is to act in as in floats."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    spec: SpecFile = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A .npy of observations to learn and calibrate on.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Fine-tune a policy for weights of few bits (needs torch)."""
+    from edgerl.tuning import tune as train
+
+    console = Console(quiet=quiet)
+    made = train(source, format, output, spec=spec, calibration=calibration, watcher=console)
+    if as_json:
+        print_json(made.to_json())
+    else:
+        print(
+            f"{made.path}: {made.format}, {made.steps} steps, mean square difference of actions "
+            f"{made.loss_before:.3g} -> {made.loss_after:.3g}"
+        )
+    return GOOD
 
 
 @app.command(epilog="Example:  edgerl check build/raptor-crazyflie21-f32")

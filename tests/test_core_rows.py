@@ -1,5 +1,6 @@
 """What a core's row decides for a compile, and which tools `doctor` names for it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from edgerl.diagnosis import diagnose
 from edgerl.errors import ToolError, UserError
 from edgerl.pipeline import run
-from edgerl.recipe import Recipe, Source, TargetChoice
+from edgerl.recipe import Check, Recipe, Source, TargetChoice
 from edgerl.stages import Silence
 from edgerl.targets.model import cores
 from edgerl.toolchain.build import find
@@ -59,6 +60,33 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_installed")
+def test_check_without_the_only_emulator(small_policy: Path, tmp_path: Path) -> None:
+    asked = recipe(small_policy, "cortex-m55-mve", tmp_path / "out")
+    with pytest.raises(
+        ToolError,
+        match=r"^a check for cortex-m55-mve needs the emulator QEMU, the only one of a "
+        r"cortex-m55-mve; qemu-system-arm is not installed: apt-get install qemu-system-arm$",
+    ):
+        run(asked.model_copy(update={"check": Check(episodes=1)}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_where_qemu_is_the_only_emulator(small_policy: Path, tmp_path: Path) -> None:
+    asked = recipe(small_policy, "cortex-m55-mve", tmp_path / "out")
+    if shutil.which("qemu-system-arm") is None:
+        pytest.skip("qemu-system-arm is not installed")
+    report = run(asked.model_copy(update={"check": Check(episodes=1)})).report
+    assert report.ok
+    assert report.counter == "qemu, by basic block"
+    assert report.parity is not None
+    assert report.parity.between[:3] == ("golden.bin", "host", "zig/qemu")
+    assert report.measured.instructions is not None
+    assert report.measured.stack_painted_bytes is not None
+    assert report.measured.stack_bytes is not None
+    assert 0 < report.measured.stack_painted_bytes <= report.measured.stack_bytes
+
+
+@pytest.mark.usefixtures("nothing_installed")
 def test_doctor_names_every_tool_and_its_installation() -> None:
     missing = {tool.name: tool.install for tool in diagnose() if not tool.found}
     for core in cores().values():
@@ -86,3 +114,4 @@ def test_doctor_says_which_cores_a_tool_serves() -> None:
     adds = {tool.name: tool.adds for tool in diagnose()}
     assert adds["riscv64-unknown-elf-gcc"].endswith("rv32imc, rv32imafc")
     assert adds["qemu-aarch64"].endswith("aarch64")
+    assert adds["qemu-system-arm"].endswith("cortex-m55; the only one of cortex-m55-mve")

@@ -99,7 +99,7 @@ WHOLE = '[source]\npolicy = "raptor"\n[target]\nname = "host"\n'
         (WHOLE + "[check]\nlimits = { flash_bytes = inf }\n", "check.limits.flash_bytes"),
         (WHOLE + "[check]\nlimits = { flash_bytes = -1 }\n", "check.limits.flash_bytes"),
         (WHOLE + 'compiler = "msvc"\n', "target.compiler"),
-        (WHOLE + 'format = "w8a8"\n', "target.format"),
+        (WHOLE + 'format = "w7a7"\n', "target.format"),
         ('[source]\npolicy = "raptor"\n', "target"),
         ('[target]\nname = "host"\n', "source"),
         ("source = 3\n", "source"),

@@ -37,6 +37,7 @@ class Found:
     observation: tuple[Signal, ...] | None = None
     action: tuple[Signal, ...] | None = None
     assumed: tuple[str, ...] = ()
+    integers: str = ""
 
 
 def assemble(found: Found, stem: str, where: str, spec: PolicySpec | None = None) -> Policy:
@@ -63,7 +64,14 @@ def assemble(found: Found, stem: str, where: str, spec: PolicySpec | None = None
         boundary = find(model, (), where)
     agree(spec, boundary, where)
     graph = canonical(model, boundary, tuple(state.name for state in spec.state))
-    return Policy(graph, spec, found.provenance, found.formats, (*found.assumed, *assumed))
+    return Policy(
+        graph,
+        spec,
+        found.provenance,
+        found.formats,
+        (*found.assumed, *assumed),
+        integers=found.integers,
+    )
 
 
 def plain_text(text: str) -> str:

@@ -30,7 +30,11 @@ _TYPES: dict[int, tuple[int, str]] = {
     TensorProto.INT64: (8, "int64_data"),
     TensorProto.UINT64: (8, "uint64_data"),
     TensorProto.BOOL: (1, "int32_data"),
+    TensorProto.INT4: (1, "int32_data"),
+    TensorProto.UINT4: (1, "int32_data"),
 }
+# Two of their numbers share a byte.
+_PAIRED = (TensorProto.INT4, TensorProto.UINT4)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _SEQUENCES = ("Sequence", "SplitToSequence", "ConcatFromSequence", "Optional")
 
@@ -138,6 +142,9 @@ def _stored(tensor: TensorProto, where: str) -> None:
         stored = len(tensor.raw_data) / bytes_each
     else:
         stored = len(getattr(tensor, field))
+    if tensor.data_type in _PAIRED:
+        # What is stored are pairs; a last number may be alone in its byte.
+        stored = count if stored == -(-count // 2) else 2 * stored
     if stored != count:
         raise UserError(f"{title} declares {count} numbers and holds {stored:g}")
     if tensor.data_type in _FLOATS:

@@ -112,7 +112,19 @@ def _saved(model: onnx.ModelProto, where: str) -> dict[str, Any] | None:
         "spec": spec,
         "formats": _words(entries, "edgerl.formats", where),
         "provenance": _words(entries, "edgerl.provenance", where),
+        "integers": _text(entries, "edgerl.integers", where),
     }
+
+
+def _text(entries: dict[str, str], key: str, where: str) -> str:
+    """A JSON string."""
+    try:
+        text = json.loads(entries.get(key, '""'))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: {key} is not JSON") from error
+    if not isinstance(text, str):
+        raise UserError(f"{where}: {key} is not a text")
+    return text
 
 
 def _words(entries: dict[str, str], key: str, where: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import onnx
 from edgerl.policies.spec import PolicySpec
 
 SCHEMA = 1
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 Floats = npt.NDArray[np.float32]
 
 
@@ -35,7 +36,8 @@ class Policy:
     The graph maps `(observation [1, n], state [1, k]…)` to `(action [1, m], state [1, k]…)`,
     inputs and outputs in the order of the spec. `assumed` lists, in words, every default that
     was made because nobody said otherwise; `examples` are vectors shipped by the policy's
-    authors, kept beside the graph and never inside it.
+    authors, kept beside the graph and never inside it. `integers` are those that the weights
+    were trained for, in the quantiser's own words; empty where there are none.
     """
 
     graph: onnx.ModelProto
@@ -44,6 +46,7 @@ class Policy:
     formats: dict[str, str] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     examples: Trace | None = None
+    integers: str = ""
 
     @property
     def name(self) -> str:
@@ -52,11 +55,16 @@ class Policy:
 
     @property
     def parameters(self) -> int:
-        """Number of floating-point values in the graph's initializers."""
+        """Number of floating-point values in the graph's initializers, and of the quantised ones
+        that it makes such of; without the scales of either."""
+        graph = self.graph.graph
+        pairs = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        stored = {n.input[0] for n in pairs}
+        scales = {n.input[1] for n in pairs}
         return sum(
             int(np.prod(t.dims, dtype=np.int64)) if t.dims else 1
-            for t in self.graph.graph.initializer
-            if t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+            for t in graph.initializer
+            if t.name in stored or (t.data_type in _FLOATS and t.name not in scales)
         )
 
     def serialized(self) -> bytes:
@@ -69,6 +77,7 @@ class Policy:
             "edgerl.spec": self.spec.model_dump(mode="json"),
             "edgerl.formats": self.formats,
             "edgerl.provenance": self.provenance,
+            **({"edgerl.integers": self.integers} if self.integers else {}),
         }
         for key, value in properties.items():
             entry = model.metadata_props.add()

@@ -8,7 +8,7 @@ import re
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -16,6 +16,9 @@ from edgerl.errors import UserError, suggestion
 
 Verification = Literal["same-binary", "relinked-stand-in", "host-only"]
 Format = Literal["f32", "w32a32", "w16a16", "w8a16", "w4a16", "w8a8"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+# What kernels compute with: floats, or integers of so many bits.
+Arithmetic = Literal["f32", "a32", "a16", "a8"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*\Z")
 _MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -102,12 +105,13 @@ class Core(_Row):
     `formats` are the number formats whose bits it reproduces; without `fpu`, float arithmetic is
     the compiler's run-time library. `hosting` is what a HIL image speaks through: a debugger's
     semihosting on a bare core, or the system calls of Linux, where it is a program. `kernels`
-    names the assembly family written for it, or is empty where only portable C exists; `cycles`
-    names the published timing table that models it, or is empty.
+    names the assembly families written for it, by arithmetic; elsewhere is portable C; `cycles`
+    names the published timing table that models it, or is empty. `mve` says that it has what
+    Armv8.1-M added: integer vectors and low-overhead loops.
 
     `unicorn` is the emulator's model, of this core or, where `unicorn_note` says so, of another
-    that runs the same code; `qemu` is QEMU's program and `qemu_options` what it is told beside
-    the machine.
+    that runs the same code, or is empty where it has none; `qemu` is QEMU's program and
+    `qemu_options` what it is told beside the machine.
     """
 
     name: str
@@ -115,10 +119,11 @@ class Core(_Row):
     architecture: Literal["native", "arm", "riscv", "aarch64", "x86-64", "avr", "xtensa"]
     fpu: bool
     fma: bool
-    formats: tuple[Format, ...] = ("f32",)
+    formats: tuple[Format, ...] = FORMATS
     hosting: Literal["semihosting", "linux"] = "semihosting"
-    kernels: str = ""
+    kernels: dict[Arithmetic, str] = {}
     cycles: str = ""
+    mve: bool = False
     zig: tuple[str, ...] = ()
     gcc: tuple[str, ...] = ()
     gcc_prefix: str = ""
@@ -126,6 +131,16 @@ class Core(_Row):
     unicorn_note: Sentence = ""
     qemu: str = ""
     qemu_options: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        """By the name: cores that are equal have it in common, and a table has no hash."""
+        return hash(self.name)
+
+    @property
+    def emulator(self) -> Literal["unicorn", "qemu"]:
+        """Which emulator runs and counts what is shipped; QEMU where it is the only one, while
+        elsewhere it is the second."""
+        return "qemu" if self.qemu and not self.unicorn else "unicorn"
 
     def require_format(self, number_format: str) -> None:
         """UserError when the core does not reproduce the bits of `number_format`."""

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from edgerl.errors import UserError
 from edgerl.policies import Policy
 from edgerl.targets import Target
+from edgerl.targets.model import Arithmetic
 from edgerl.toolchain import golden as goldens
 from edgerl.toolchain import ir
 from edgerl.toolchain.artifact import Artifact, build_id, published, read_artifact, write_manifest
@@ -27,11 +30,15 @@ from edgerl.toolchain.build import (
 from edgerl.toolchain.build.disassembly import Instruction
 from edgerl.toolchain.checks.measure import sizes
 from edgerl.toolchain.emit import Golden, Package, emit
+from edgerl.toolchain.emit.sparse import Writings
 from edgerl.toolchain.emulators.cycles import cycles
 from edgerl.toolchain.golden import GoldenFile, Trace
-from edgerl.toolchain.manifest import CompilerEntry, Manifest, PolicyEntry
-from edgerl.toolchain.report.model import Measured
+from edgerl.toolchain.manifest import CompilerEntry, LayerChoice, Manifest, PolicyEntry
+from edgerl.toolchain.quantisation.program import FixedProgram
+from edgerl.toolchain.quantisation.serialisation import INTEGERS, serialize
+from edgerl.toolchain.report.model import Candidate, Measured
 from edgerl.toolchain.sbom import bill
+from edgerl.toolchain.sparsity import Prefer, choose, costs_on, with_zeros, writings
 
 # By architecture: a fused multiply-add, a product, a sum.
 _MULTIPLY_ADD = {
@@ -41,17 +48,39 @@ _MULTIPLY_ADD = {
 }
 
 
+AnyProgram = ir.Program | FixedProgram
+CANDIDATES = "candidates.json"
+_Candidates = tuple[Candidate, ...]
+
+
 @dataclass(frozen=True)
 class Form:
-    """How a program is written: multiply-adds fused or not, and which assembly family."""
+    """How a program is written: multiply-adds of floats fused or not, which assembly family, and
+    what was chosen for layers with zeros."""
 
     fused: bool
     assembly: str
+    layers: tuple[LayerChoice, ...] = ()
+
+    @property
+    def writings(self) -> Writings:
+        """The layers that are not dense."""
+        return writings({each.layer: each.written for each in self.layers})
 
 
-def kernels_for(target: Target, kernels: str) -> str:
+def kernels_for(target: Target, kernels: str, arithmetic: Arithmetic = "f32") -> str:
     """The assembly family for `target`, or "" where there is none or `kernels` is portable."""
-    return target.core.kernels if kernels == "auto" else ""
+    return target.core.kernels.get(arithmetic, "") if kernels == "auto" else ""
+
+
+_ARITHMETIC: dict[int, Arithmetic] = {32: "a32", 16: "a16", 8: "a8"}
+
+
+def form_for(target: Target, program: AnyProgram, kernels: str, fma: str) -> Form:
+    """How `program` is written for `target`: `kernels` auto or portable, `fma` on, off or auto."""
+    arithmetic = _ARITHMETIC[program.width] if isinstance(program, FixedProgram) else "f32"
+    fused = choose_fused(target) if fma == "auto" else fma == "on" and target.core.fma
+    return Form(fused, kernels_for(target, kernels, arithmetic))
 
 
 def choose_fused(target: Target) -> bool:
@@ -84,13 +113,15 @@ class Compiled:
 
 def compile_policy(
     policy: Policy,
-    program: ir.Program,
+    program: AnyProgram,
     target: Target,
     form: Form,
     compiler: Compiler,
     folder: Path,
+    candidates: Sequence[Candidate] = (),
 ) -> Compiled:
-    """Emit, run once on the host for the golden bits, build, and publish to `folder`.
+    """Emit, run once on the host for the golden bits, build, and publish to `folder`, with the
+    candidates of the search that chose the format, if one did.
 
     Raises UserError when the policy does not fit the target or `folder` is in use, ToolError
     when a compiler is missing or fails.
@@ -102,6 +133,10 @@ def compile_policy(
     with published(folder) as aside:
         (aside / "policy.onnx").write_bytes(policy.serialized())
         (aside / "golden.bin").write_bytes(goldens.serialize(golden))
+        if isinstance(program, FixedProgram):
+            (aside / INTEGERS).write_bytes(serialize(program))
+        if candidates:
+            (aside / CANDIDATES).write_bytes(TypeAdapter(_Candidates).dump_json(tuple(candidates)))
         _write(package, aside / "src")
         identity = identify(aside, target, compiler.version, flags)
         if not target.native:
@@ -116,21 +151,64 @@ def compile_policy(
         parts = bill(policy, identity, compiler.version, made)
         (aside / "sbom.cdx.json").write_text(parts, encoding="utf-8", newline="\n")
         entry = CompilerEntry(family=compiler.name, version=compiler.version, flags=flags)
-        write_manifest(aside, _manifest(policy, program, package, target, entry, identity))
+        write_manifest(aside, _manifest(policy, program, package, form, target, entry, identity))
     return Compiled(read_artifact(folder), measured)
 
 
-def emitted(policy: Policy, program: ir.Program, form: Form) -> tuple[Package, GoldenFile]:
+def emitted(policy: Policy, program: AnyProgram, form: Form) -> tuple[Package, GoldenFile]:
     """The package of `program` with its self-test vectors, and the golden traces they are from.
 
     Raises ToolError when no compiler for the host is installed, or it fails.
     """
-    draft = emit(policy, program, fused=form.fused, assembly=form.assembly)
+    draft = _emit(policy, program, form)
     with temporary_folder() as scratch:
         golden = _golden(policy, host_twin(draft, scratch), draft.numerics)
     vectors = _self_test(golden.evaluate)
-    package = emit(policy, program, fused=form.fused, assembly=form.assembly, golden=vectors)
-    return package, golden
+    return _emit(policy, program, form, vectors), golden
+
+
+def sparse_layers(
+    policy: Policy,
+    program: AnyProgram,
+    target: Target,
+    form: Form,
+    compiler: Compiler,
+    prefer: Prefer,
+) -> tuple[LayerChoice, ...]:
+    """What is best for the layers of `program` that have zeros, as `choose` weighs it.
+
+    Raises ToolError when the compiler or the emulator fails.
+    """
+
+    # As many vectors as the program will carry, whose number its self-test knows.
+    steps, actions = goldens.SELF_TEST_STEPS, sum(s.size for s in policy.spec.action)
+    vectors = Golden(
+        np.zeros((steps, policy.spec.observation_size), np.float32),
+        np.zeros((steps, actions), np.uint32),
+    )
+
+    def written(layers: Writings) -> Package:
+        return emit(
+            policy,
+            program,
+            fused=form.fused,
+            assembly=form.assembly,
+            golden=vectors,
+            writings=layers,
+        )
+
+    return choose(with_zeros(program), costs_on(policy, target, compiler, written), prefer)
+
+
+def _emit(policy: Policy, program: AnyProgram, form: Form, golden: Golden | None = None) -> Package:
+    return emit(
+        policy,
+        program,
+        fused=form.fused,
+        assembly=form.assembly,
+        golden=golden,
+        writings=form.writings,
+    )
 
 
 def identify(folder: Path, target: Target, compiler_version: str, flags: tuple[str, ...]) -> str:
@@ -139,11 +217,26 @@ def identify(folder: Path, target: Target, compiler_version: str, flags: tuple[s
     return build_id(
         {
             **{p.relative_to(folder).as_posix(): p.read_bytes() for p in files},
-            "target": target.model_dump_json().encode(),
+            # Sorted: a table of the row may come back from the manifest in another order.
+            "target": json.dumps(target.model_dump(mode="json"), sort_keys=True).encode(),
             "flags": json.dumps(flags).encode(),
             "compiler": compiler_version.encode(),
         }
     )
+
+
+def candidates_of(artifact: Artifact) -> tuple[Candidate, ...]:
+    """The candidates of the search that chose the artifact's format, none if nobody searched.
+
+    Raises UserError, naming the file, for one that cannot be read.
+    """
+    path = artifact.folder / CANDIDATES
+    if not path.exists():
+        return ()
+    try:
+        return TypeAdapter(_Candidates).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path}: no candidates of a search; compile again") from error
 
 
 def rebuild(artifact: Artifact, target: Target, compiler: Compiler, folder: Path) -> Image:
@@ -217,8 +310,9 @@ def _self_test(trace: Trace) -> Golden:
 
 def _manifest(
     policy: Policy,
-    program: ir.Program,
+    program: AnyProgram,
     package: Package,
+    form: Form,
     target: Target,
     compiler: CompilerEntry,
     identity: str,
@@ -235,7 +329,7 @@ def _manifest(
         ),
         spec=policy.spec,
         target=target,
-        format="f32",
+        format=program.number_format if isinstance(program, FixedProgram) else "f32",
         numerics=package.numerics,
         fused=package.fused,
         kernels=package.assembly,
@@ -244,4 +338,5 @@ def _manifest(
         build_id=identity,
         tools={name: version(name) for name in ("edgerl", "onnx", "numpy")},
         files={},
+        layers=form.layers,
     )

@@ -17,6 +17,7 @@ from edgerl.toolchain.ir import (
     Binary,
     Clip,
     Dense,
+    FakeQuantise,
     Gather,
     Gru,
     LayerNorm,
@@ -43,6 +44,17 @@ def run(
 
     `states` follow `program.states`; leading axes are a batch. All arithmetic is in `dtype`.
     """
+    tensors = trace(program, observation, states, dtype)
+    return tensors[program.action], tuple(tensors[after] for _, after in program.states)
+
+
+def trace(
+    program: Program,
+    observation: npt.ArrayLike,
+    states: Sequence[npt.ArrayLike],
+    dtype: npt.DTypeLike = np.float64,
+) -> dict[str, Array]:
+    """Every tensor of one step by name, as `run` computes it."""
     tensors: dict[str, Array] = {program.observation: np.asarray(observation, dtype=dtype)}
     for (before, _), state in zip(program.states, states, strict=True):
         tensors[before] = np.asarray(state, dtype=dtype)
@@ -50,7 +62,7 @@ def run(
     with np.errstate(over="ignore"):
         for operation in program.operations:
             _perform(operation, tensors, batch, np.dtype(dtype))
-    return tensors[program.action], tuple(tensors[after] for _, after in program.states)
+    return tensors
 
 
 def reset(program: Program, batch: tuple[int, ...] = ()) -> tuple[Array, ...]:
@@ -95,6 +107,10 @@ def _perform(
             tensors[y] = rising / rising.sum(axis=-1, keepdims=True)
         case ArgMax(x, y):
             tensors[y] = tensors[x].argmax(axis=-1, keepdims=True).astype(dtype)
+        case FakeQuantise(x, scale, zero_point, low, high, y):
+            step = dtype.type(scale)
+            whole = np.clip(np.rint(tensors[x] / step) + zero_point, low, high)
+            tensors[y] = (whole - zero_point) * step
         case LayerNorm(x, scale, bias, epsilon, y):
             centred = tensors[x] - tensors[x].mean(axis=-1, keepdims=True)
             spread = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + dtype.type(epsilon))

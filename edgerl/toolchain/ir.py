@@ -167,9 +167,61 @@ class LayerNorm:
     y: str
 
 
+@dataclass(frozen=True)
+class FakeQuantise:
+    """Element-wise y = (q - zero_point) * scale with q = rint(x / scale) + zero_point, to nearest
+    even, limited to low..high: what QuantizeLinear and DequantizeLinear make of x in ONNX."""
+
+    x: str
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+    y: str
+
+
 Operation = (
-    Dense | Gru | Lstm | Linear | Activate | Binary | Clip | Gather | Softmax | ArgMax | LayerNorm
+    Dense
+    | Gru
+    | Lstm
+    | Linear
+    | Activate
+    | Binary
+    | Clip
+    | Gather
+    | Softmax
+    | ArgMax
+    | LayerNorm
+    | FakeQuantise
 )
+
+
+@dataclass(frozen=True)
+class GivenRange:
+    """The least and largest value of each element [size] of a tensor that integers of `bits`
+    bits are to hold."""
+
+    low: Vector
+    high: Vector
+    bits: int
+
+
+@dataclass(frozen=True)
+class GivenRows:
+    """A matrix that came quantised: row i is whole numbers of `bits` bits, their sign included,
+    times scale[i]."""
+
+    scale: Vector
+    bits: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a model that was quantised elsewhere says of its numbers, for a quantiser to keep:
+    `ranges` by tensor, `rows` by (tensor that the operation writes first, tensor multiplied)."""
+
+    ranges: Mapping[str, GivenRange] = field(default_factory=dict)
+    rows: Mapping[tuple[str, str], GivenRows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,6 +238,7 @@ class Program:
     states: tuple[tuple[str, str], ...]
     operations: tuple[Operation, ...]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    given: Given = field(default_factory=Given)
 
     def size(self, tensor: str) -> int:
         """Number of elements of a tensor."""

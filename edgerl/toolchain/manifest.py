@@ -6,7 +6,7 @@ target row, how it was compiled, and a hash of every file.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -46,12 +46,40 @@ class CompilerEntry(_Row):
     flags: tuple[str, ...]
 
 
+Written = Literal["dense", "sparse", "block"]
+
+
+class Cost(_Row):
+    """What a whole program costs: instructions of a call, bytes of flash."""
+
+    instructions: int = Field(ge=0)
+    flash_bytes: int = Field(ge=0)
+
+
+class LayerChoice(_Row):
+    """How a layer with zeros is written, by the tensor it makes, and what the program cost with
+    this layer written in each way that fits, layers before it as chosen, layers after it dense."""
+
+    layer: str
+    written: Written
+    tried: dict[Written, Cost]
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        costs = "; ".join(
+            f"{written} {cost.instructions:,} instructions, {cost.flash_bytes:,} B"
+            for written, cost in self.tried.items()
+        )
+        return f"layer {self.layer} is {self.written}, as the whole program takes: {costs}"
+
+
 class Manifest(_Row):
     """The contents of manifest.json without its schema number.
 
     `fused` says whether multiply-adds are, `kernels` names the assembly family or is empty,
     `tools` are the Python packages that took part, and `files` has the SHA-256 of every file of
-    the artifact but reports and signature.
+    the artifact but reports and signature. `layers` are those that were worth a choice.
     """
 
     policy: PolicyEntry
@@ -66,6 +94,12 @@ class Manifest(_Row):
     build_id: Digest
     tools: dict[str, str]
     files: dict[str, Digest]
+    layers: tuple[LayerChoice, ...] = ()
+
+    @property
+    def writings(self) -> dict[str, Literal["sparse", "block"]]:
+        """The layers that are not dense, as emission takes them."""
+        return {each.layer: each.written for each in self.layers if each.written != "dense"}
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:

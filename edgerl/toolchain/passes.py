@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from edgerl.toolchain.ir import Operation, Program, reads, renamed, writes
+from edgerl.toolchain.ir import Given, Operation, Program, reads, renamed, writes
 
 
 def dead_code(program: Program) -> Program:
@@ -17,7 +17,10 @@ def dead_code(program: Program) -> Program:
     inputs = {program.observation, *(before for before, _ in program.states)}
     used = inputs.union(*(writes(operation) for operation in kept))
     tensors = {name: t for name, t in program.tensors.items() if name in used}
-    return replace(program, operations=tuple(kept), tensors=tensors)
+    ranges = {name: given for name, given in program.given.ranges.items() if name in used}
+    rows = {key: given for key, given in program.given.rows.items() if used.issuperset(key)}
+    given = Given(ranges, rows)
+    return replace(program, operations=tuple(kept), tensors=tensors, given=given)
 
 
 def in_order(program: Program) -> Program | None:
@@ -68,4 +71,8 @@ def named(program: Program) -> Program:
                 names[name] = wanted
     tensors = {names.get(name, name): t for name, t in program.tensors.items()}
     operations = tuple(renamed(operation, names) for operation in program.operations)
-    return replace(program, operations=operations, tensors=tensors)
+    given = Given(
+        {names.get(name, name): range_ for name, range_ in program.given.ranges.items()},
+        {(names.get(y, y), names.get(x, x)): rows for (y, x), rows in program.given.rows.items()},
+    )
+    return replace(program, operations=operations, tensors=tensors, given=given)

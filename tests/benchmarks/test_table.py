@@ -18,7 +18,7 @@ from edgerl.errors import ToolError
 from edgerl.targets import target
 from edgerl.toolchain.build import find
 from edgerl.toolchain.checks.reference import run_onnx
-from edgerl.toolchain.emulators import count, painted_stack
+from edgerl.toolchain.emulators import count
 
 CORE = target(TARGET).core
 
@@ -126,7 +126,7 @@ def test_harness_counts_the_function_and_nothing_else(family: str) -> None:
     counted = count(core, network.observations)
     assert counted.instructions.tolist() == [2 + 4 * 5 + 2] * 3
     assert (np.stack(core.actions) == 2 * network.observations[:, :4]).all()
-    assert painted_stack(core, network.observations, "evaluate") == 8
+    assert core.stack_used(network.observations, "evaluate") == 8
     assert built.static_ram_bytes == 400
     assert 0 <= built.flash_bytes - (1024 + 32) < 8  # the function begins at a multiple of 8
 

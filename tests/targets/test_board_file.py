@@ -137,7 +137,7 @@ def test_a_stand_in_that_is_too_small_is_told_and_fails_nothing(
     )
     whole = target("cortex-m7")
     tiny = whole.model_copy(update={"application": Region(base=whole.flash.base, size=512)})
-    monkeypatch.setattr("edgerl.checking.target", lambda name: tiny)
+    monkeypatch.setattr("edgerl.subject.target", lambda name: tiny)
     report = edgerl.check(made.artifact.folder)
     assert report.ok and "zig/unicorn" in report.parity.between
     assert not any(name.endswith("/qemu") for name in report.parity.between)

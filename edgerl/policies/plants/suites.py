@@ -152,6 +152,41 @@ class SuiteResult:
     paths: tuple[Path, ...]
     error_over_time: dict[str, tuple[float, ...]]
     dt: float = DT
+    outcomes: "Outcomes | None" = None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How each vehicle of `hover` did: whether it survived, and the mean distance, m, over the
+    last second; what it means for a lost one nobody knows."""
+
+    survived: tuple[bool, ...]
+    final_error: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two policies on the same vehicles, flight by flight: of survival and of the mean distance
+    over the last second, m, where both survived, the first's less the second's, with 95 %
+    intervals."""
+
+    survival: float
+    survival_interval: Interval
+    final_error: float | None
+    final_error_interval: Interval | None
+
+
+def paired(one: Outcomes, other: Outcomes) -> Paired:
+    """How `one` differs from `other`, which flew the same vehicles."""
+    lived, lasted = np.array(one.survived), np.array(other.survived)
+    survival = lived.astype(np.float64) - lasted
+    error = (np.array(one.final_error) - np.array(other.final_error))[lived & lasted]
+    return Paired(
+        float(survival.mean()),
+        bootstrap_interval(survival, np.mean),
+        float(error.mean()) if error.size else None,
+        bootstrap_interval(error, np.mean) if error.size else None,
+    )
 
 
 def suite_named(name: str) -> Suite:
@@ -228,6 +263,9 @@ def _fly_hover(
         intervals=intervals,
         paths=_paths(flight, names, flight.length, survived, _picked(survived[:_LOOKED_AT])),
         error_over_time=_error_over_time(flight.error, flight.length),
+        outcomes=Outcomes(
+            tuple(survived.tolist()), tuple(flight.error[-_SECOND:].mean(axis=0).tolist())
+        ),
     )
 
 

@@ -26,7 +26,7 @@ from edgerl.toolchain.bounds.library import AnyOrder
 from edgerl.toolchain.bounds.propagation import kept_states, propagate
 from edgerl.toolchain.ir import ArgMax, Program
 
-__all__ = ["Deviation", "ErrorBound", "error_bound", "interval_bounds"]
+__all__ = ["Deviation", "ErrorBound", "computed_bounds", "error_bound", "interval_bounds"]
 
 Ranges = npt.ArrayLike
 Mask = npt.NDArray[np.bool_]
@@ -120,10 +120,36 @@ def interval_bounds(
 
     Observations and states as in `error_bound`; what has no bound is infinite.
     """
-    emitted = Emitted(fused=False)
-    observation, memory = _inputs(program, spec, emitted, ranges, states)
-    tensors = propagate(program, observation, memory, emitted)
+    tensors = _enclosed(program, spec, False, ranges, states)
     return {name: (tensor.low, tensor.high) for name, tensor in tensors.items()}
+
+
+def computed_bounds(
+    program: Program,
+    spec: PolicySpec,
+    *,
+    fused: bool,
+    ranges: Ranges | None = None,
+    states: Sequence[Ranges] | None = None,
+) -> dict[str, tuple[Doubles, Doubles]]:
+    """Least and largest value of every tensor's elements in one step of the emitted program.
+
+    Observations and states as in `error_bound`; what may overflow is infinite.
+    """
+    tensors = _enclosed(program, spec, fused, ranges, states)
+    return {name: (tensor.least, tensor.most) for name, tensor in tensors.items()}
+
+
+def _enclosed(
+    program: Program,
+    spec: PolicySpec,
+    fused: bool,
+    ranges: Ranges | None,
+    states: Sequence[Ranges] | None,
+) -> dict[str, Enclosure]:
+    emitted = Emitted(fused)
+    observation, memory = _inputs(program, spec, emitted, ranges, states)
+    return propagate(program, observation, memory, emitted)
 
 
 def _inputs(

@@ -112,6 +112,7 @@ def _render(
         "name": name,
         "NAME": name.upper(),
         "fpu": target.core.fpu,
+        "mve": target.core.mve,
         "build_id": list(digits),
         "flash_base": flash.base,
         "flash_room": max(flash.size, _ROOM),

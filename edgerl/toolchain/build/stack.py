@@ -117,6 +117,12 @@ def _callees(image: Image, function: Symbol) -> list[Symbol]:
 
 def _body(image: Image, function: Symbol) -> Iterator[Instruction]:
     """The function's instructions, literal pools left out."""
+    for start, stop in code_spans(image, function):
+        yield from disassemble(image.read(start, stop - start), start, image.architecture)
+
+
+def code_spans(image: Image, function: Symbol) -> Iterator[tuple[int, int]]:
+    """From where to where (address behind) the function has code, literal pools left out."""
     section = next(s for s in image.binary.sections if s.index == function.section)
     end = function.address + function.size
     if function.size == 0:
@@ -128,4 +134,4 @@ def _body(image: Image, function: Symbol) -> Iterator[Instruction]:
     edges = [(function.address, False), *inside, (end, True)]
     for (start, data), (stop, _) in pairwise(edges):
         if not data and stop > start:
-            yield from disassemble(image.read(start, stop - start), start, image.architecture)
+            yield start, stop

@@ -16,6 +16,9 @@ from edgerl.toolchain.report.model import (
 PUBLISHED_ERROR = 2e-6  # float32 in any order of summation, against the authors' own vectors
 SURVIVAL = 0.95
 FINAL_ERROR = 0.065  # m, mean over the last second
+# Of formats of few bits: a final error of their own, and the survival that they may cost.
+_FINAL_ERRORS = {"w8a16": 0.07}
+_SURVIVAL_LOST = {"w32a32": 0.003, "w16a16": 0.003, "w8a16": 0.01}
 
 LIMITED = (
     "instructions",
@@ -72,12 +75,18 @@ def of_published(reference: Reference | None) -> list[Limit]:
     return [at_most("error against published vectors", reference.max_abs_error, PUBLISHED_ERROR)]
 
 
-def of_closed_loop(flown: ClosedLoop) -> list[Limit]:
-    """The gates of the quadrotor hover suite."""
-    return [
+def of_closed_loop(flown: ClosedLoop, number_format: str = "f32") -> list[Limit]:
+    """The gates of the quadrotor hover suite: what any program is held to, and, where its format
+    has a bound, how much survival integers may cost."""
+    error = _FINAL_ERRORS.get(number_format, FINAL_ERROR)
+    held = [
         at_least("survival", flown.metrics.get("survival"), SURVIVAL),
-        at_most("final position error, m", flown.metrics.get("final_error_mean"), FINAL_ERROR),
+        at_most("final position error, m", flown.metrics.get("final_error_mean"), error),
     ]
+    if flown.against_floats is not None and number_format in _SURVIVAL_LOST:
+        lost = abs(flown.against_floats.survival)
+        held.append(at_most("survival, from floats", lost, _SURVIVAL_LOST[number_format]))
+    return held
 
 
 def of_certificates(certificates: Mapping[str, Certificate]) -> list[Limit]:

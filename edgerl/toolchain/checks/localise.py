@@ -28,6 +28,7 @@ from edgerl.toolchain.emit import Golden, emit
 from edgerl.toolchain.emulators import QemuCore, Runner, UnicornCore
 from edgerl.toolchain.golden import SELF_TEST_STEPS, GoldenFile, Trace
 from edgerl.toolchain.lowering import lower
+from edgerl.toolchain.quantisation.program import FixedProgram
 from edgerl.toolchain.report.model import Difference, Localisation
 
 
@@ -38,9 +39,10 @@ def localise(
     golden: GoldenFile,
     runner: Runner,
     scratch: Path,
+    integers: FixedProgram | None = None,
 ) -> Localisation:
     """Where `difference`, which `runner` has from the golden bits or from another's state,
-    arises. Builds go to `scratch`.
+    arises. Builds go to `scratch`; `integers` is the program where it is one of integers.
 
     What cannot be built or run again is no error here: the answer says so.
     """
@@ -49,7 +51,7 @@ def localise(
     part = slice(start, difference.step + 1)
     expected = Run(trace.expected.actions[part], trace.expected.status[part], None)
     stretch = Trace(trace.mode, trace.observations[part], trace.resets[part], expected)
-    bench = _Bench(difference, artifact, policy, golden, runner, scratch, stretch, start)
+    bench = _Bench(difference, artifact, policy, golden, runner, scratch, stretch, start, integers)
     try:
         return bench.answer()
     except EdgerlError as error:
@@ -68,6 +70,7 @@ class _Bench:
     scratch: Path
     stretch: Trace
     start: int
+    integers: FixedProgram | None
 
     def answer(self) -> Localisation:
         """What can be said."""
@@ -89,6 +92,13 @@ class _Bench:
                 "bits, so the shipped firmware is not what its sources make"
             )
             return Localisation("not_reproduced", text, sources=self.altered)
+        if self.integers is not None:
+            return Localisation(
+                "unknown",
+                f"{self.runner.name} computes other integers than {side.name} from the same "
+                "sources; tensors inside a program of integers are not looked into",
+                sources=self.altered,
+            )
         return self._first_tensor(side)
 
     @property
@@ -183,14 +193,19 @@ class _Bench:
         first = slice(0, SELF_TEST_STEPS)
         actions = np.ascontiguousarray(trace.expected.actions[first]).view(np.uint32)
         vectors = Golden(trace.observations[first], actions)
-        return self._emitted(self.policy, lower(self.policy), vectors)
+        return self._emitted(self.policy, self.integers or lower(self.policy), vectors)
 
     def _emitted(
-        self, policy: Policy, program: ir.Program, golden: Golden | None = None
+        self, policy: Policy, program: ir.Program | FixedProgram, golden: Golden | None = None
     ) -> dict[str, str]:
         manifest = self.artifact.manifest
         return emit(
-            policy, program, fused=manifest.fused, assembly=manifest.kernels, golden=golden
+            policy,
+            program,
+            fused=manifest.fused,
+            assembly=manifest.kernels,
+            golden=golden,
+            writings=manifest.writings,
         ).files
 
     @cached_property

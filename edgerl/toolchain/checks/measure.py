@@ -1,16 +1,15 @@
 """Measure: what the compiled program costs, counted on an emulated core and read from its image."""
 
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.policies import Policy
 from edgerl.toolchain.build import Footprint, Image, NoBound, footprint, worst_stack
-from edgerl.toolchain.emit import Plan, describe
-from edgerl.toolchain.emit.plan import VectorStep
-from edgerl.toolchain.emulators import UnicornCore, count
-from edgerl.toolchain.emulators.painting import painted_stack
+from edgerl.toolchain.emit import Layer
+from edgerl.toolchain.emulators import EmulatedCore, count
 from edgerl.toolchain.golden import GoldenFile
 from edgerl.toolchain.report.model import LayerCost, Measured
 
@@ -51,40 +50,47 @@ def sizes(image: Image) -> Measured:
 
 
 def counted(
-    policy: Policy, plan: Plan, core: UnicornCore, golden: GoldenFile, static: Measured
+    policy: Policy,
+    layers: Sequence[Layer],
+    core: EmulatedCore,
+    golden: GoldenFile,
+    static: Measured,
+    *,
+    soft_float: bool,
 ) -> Measured:
     """`static` with what running on `core` adds: instructions, modelled cycles, painted stack.
 
-    Instructions of `_evaluate` are counted over at least a thousand inputs (a sixteenth of that
-    where floats are emulated), extremes among them; the overhead of `_step` is the difference of
-    the largest counts, of which emulated floats leave nothing to see.
+    Instructions of `_evaluate` are counted over at least a thousand inputs, extremes among them,
+    with `soft_float`, where floats are computed in software, over a sixteenth of that; the
+    overhead of `_step` is the difference of the largest counts, of which floats in software leave
+    nothing to see.
     """
-    share = 1 if core.target.core.fpu else SOFT_FLOAT_SHARE
+    share = SOFT_FLOAT_SHARE if soft_float else 1
     plain = golden.evaluate.observations[: COUNTED_INPUTS // share - len(extremes(policy))]
     evaluate = count(core, np.concatenate([plain, extremes(policy)]), "evaluate")
     faulty = golden.traces[1].observations[: _STEPS_COUNTED // share]
     stepped = np.concatenate([faulty, extremes(policy)])
     step = count(core, stepped, "step")
-    layers = tuple(
+    costs = tuple(
         LayerCost(
-            name=f"layer {s.index}",
-            operation=s.operation.replace("_", " ") if isinstance(s, VectorStep) else s.kind,
-            shape=describe(s),
-            instructions=_rounded(evaluate.by_layer.get(f"{plan.name}_layer_{s.index}")),
-            weight_bytes=4 * length,
+            name=layer.name,
+            operation=layer.operation,
+            shape=layer.shape,
+            instructions=_rounded(evaluate.by_layer.get(layer.symbol)),
+            weight_bytes=layer.weight_bytes,
         )
-        for s, length in zip(plan.steps, plan.weights_by_step, strict=True)
+        for layer in layers
     )
     return Measured(
         **{
             **vars(static),
             "instructions": evaluate.spread,
             "step_overhead_instructions": (
-                step.spread.max - evaluate.spread.max if core.target.core.fpu else None
+                None if soft_float else step.spread.max - evaluate.spread.max
             ),
             "cycles_model": evaluate.cycles_model,
-            "stack_painted_bytes": painted_stack(core, stepped),
-            "layers": layers,
+            "stack_painted_bytes": core.stack_used(stepped),
+            "layers": costs,
         }
     )
 

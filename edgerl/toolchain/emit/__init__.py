@@ -1,6 +1,6 @@
 """Emission of C packages from programs."""
 
 from edgerl.toolchain.emit.package import Golden, Package, emit
-from edgerl.toolchain.emit.plan import Plan, describe, plan
+from edgerl.toolchain.emit.plan import Layer, Plan, describe, plan
 
-__all__ = ["Golden", "Package", "Plan", "describe", "emit", "plan"]
+__all__ = ["Golden", "Layer", "Package", "Plan", "describe", "emit", "plan"]

@@ -1,6 +1,8 @@
 """What the Cortex-M template needs besides the plan: the stack frame, the kernel bodies in use,
 the guard's loads."""
 
+from collections.abc import Sequence
+
 from edgerl.toolchain.emit import functions
 from edgerl.toolchain.emit.contract import Group
 from edgerl.toolchain.emit.memory import Slot
@@ -28,7 +30,7 @@ def layout(p: Plan, guard: list[Group]) -> dict[str, object]:
     frame = -(-(spill_at + 4 * spills) // 8) * 8
     return {
         "frame": frame,
-        "frame_parts": [frame & mask for mask in _IMMEDIATES if frame & mask],
+        "frame_parts": immediates(frame),
         "scratch_at": scratch_at,
         "next_at": next_at,
         "spill_at": spill_at,
@@ -39,7 +41,7 @@ def layout(p: Plan, guard: list[Group]) -> dict[str, object]:
         ),
         "table_middle": -table("tanh").first * 16 if "tanh" in p.curves else None,
         "loop_from": _LOOP_FROM,
-        "guard_chunks": _guard_chunks(guard),
+        "guard_chunks": guard_chunks(guard),
         "finite_chunks": chunks(p.observation_size, 16),
     }
 
@@ -60,7 +62,12 @@ def _sources(step: MatrixStep) -> tuple[Slot, ...]:
     return step.sources if isinstance(step, DenseStep) else (step.x, step.h)
 
 
-def _guard_chunks(groups: list[Group]) -> list[list[tuple[Group, bool]]]:
+def immediates(number: int) -> list[int]:
+    """Parts of a number below 2^28 that each are an immediate of an instruction."""
+    return [number & mask for mask in _IMMEDIATES if number & mask]
+
+
+def guard_chunks(groups: Sequence[Group]) -> list[list[tuple[Group, bool]]]:
     """Elements in loads of eight: each with its group, and whether it is the group's first."""
     elements = [(g, k == 0) for g in groups for k in range(g.count)]
     return [elements[k : k + 8] for k in range(0, len(elements), 8)]

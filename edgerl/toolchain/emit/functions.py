@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from edgerl.toolchain.emit.plan import DenseStep, Plan, Step, VectorStep
+from edgerl.toolchain.emit.plan import DenseStep, Plan, SparseStep, Step, VectorStep
 
 # What each function calls, in an order in which C can define them. `curve_…` stands for one
 # function a table.
@@ -56,6 +56,8 @@ _BY_OPERATION: dict[str, tuple[str, ...]] = {
     "min": ("ordered", "lesser", "placed"),
     "max": ("ordered", "greater", "placed"),
     "linear": ("mac",),
+    "sparse": ("mac",),
+    "block": ("mac",),
     "clip": ("ordered", "between"),
     "softmax": ("ordered", "greater", "placed", "exponential"),
     "argmax": ("standing",),
@@ -68,8 +70,9 @@ def common(p: Plan, *, api: Iterable[str]) -> set[str]:
     vector = [s for s in p.steps if isinstance(s, VectorStep)]
     # A linear step without terms is a constant.
     used = [s.operation for s in vector if s.inputs or s.operation != "linear"]
+    used += [s.activation for s in vector if isinstance(s, SparseStep)]
     names = {name for operation in used for name in _BY_OPERATION.get(operation, ())}
-    return _closure(names | set(api))
+    return closure(names | set(api))
 
 
 def portable(p: Plan, *, guard: Iterable[str]) -> set[str]:
@@ -82,7 +85,7 @@ def portable(p: Plan, *, guard: Iterable[str]) -> set[str]:
         names.add("curve_tanh")
     if any(isinstance(s, DenseStep) and s.activation == "relu" for s in matrix):
         names.add("rectified")
-    return _closure(names)
+    return closure(names)
 
 
 def reads_tanh(step: Step) -> bool:
@@ -98,7 +101,8 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [name for name in _CALLS if name in wanted]
 
 
-def _closure(names: set[str]) -> set[str]:
+def closure(names: set[str]) -> set[str]:
+    """The functions and all that they call."""
     found: set[str] = set()
     while names:
         found |= names

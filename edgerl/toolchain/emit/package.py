@@ -1,4 +1,4 @@
-"""Emission: a Program becomes a C package.
+"""Emission: a Program, or a quantised one, becomes a C package.
 
 Python decides (plan, numerics, which kernels), templates hold the C. Every package carries its
 portable twin; a core with an assembly family gets that as well, chosen by the core's predefined
@@ -17,14 +17,26 @@ from edgerl.toolchain import ir
 from edgerl.toolchain.emit import functions
 from edgerl.toolchain.emit.assembly import layout
 from edgerl.toolchain.emit.contract import Contract, contract, groups
-from edgerl.toolchain.emit.memory import Slot
-from edgerl.toolchain.emit.packing import SIGMOID_SCALE, TANH_SCALE
-from edgerl.toolchain.emit.plan import DenseStep, Plan, VectorStep, plan
+from edgerl.toolchain.emit.integer.assembly import dsp_layout
+from edgerl.toolchain.emit.integer.blocks import HALVES
+from edgerl.toolchain.emit.integer.context import INTEGER_VERSION, integer_context
+from edgerl.toolchain.emit.integer.mve import mve_layout
+from edgerl.toolchain.emit.integer.packing import Packing
+from edgerl.toolchain.emit.integer.plan import IntegerPlan
+from edgerl.toolchain.emit.integer.planning import integer_plan
+from edgerl.toolchain.emit.memory import naming
+from edgerl.toolchain.emit.packing import SIGMOID_SCALE, TANH_SCALE, checked_constants
+from edgerl.toolchain.emit.plan import DenseStep, Plan, SparseStep, VectorStep, plan
 from edgerl.toolchain.emit.rendering import cfloat, render
+from edgerl.toolchain.emit.sparse import Writings
 from edgerl.toolchain.emit.tables import table
+from edgerl.toolchain.quantisation.program import FixedProgram
 
 # Grows when the order or form of the arithmetic changes: old golden vectors then stop matching.
 NUMERICS_VERSION = 1
+
+# What the assembly of integer programs needs besides the context of the C, by family.
+INTEGER_LAYOUTS = {"cortex_m_dsp": dsp_layout, "mve": mve_layout}
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Package:
     name: str
     files: dict[str, str]
     numerics: str
-    plan: Plan
+    plan: Plan | IntegerPlan
     fused: bool
     assembly: str
     state_bytes: int
@@ -51,24 +63,46 @@ class Package:
 
 def emit(
     policy: Policy,
-    program: ir.Program,
+    program: ir.Program | FixedProgram,
     *,
-    fused: bool,
+    fused: bool = False,
     assembly: str = "",
     golden: Golden | None = None,
+    writings: Writings | None = None,
 ) -> Package:
     """Emit `program` as a C package.
 
-    `fused` writes every multiply-add as one operation with one rounding; `assembly` names the
-    kernel family to add (empty for portable C alone); `golden` are the self-test vectors, which
-    are all zero until the caller has run the code once to know them.
+    `fused` writes every multiply-add of floats as one operation with one rounding; `assembly`
+    names the kernel family to add (empty for portable C alone); `golden` are the self-test
+    vectors, which are all zero until the caller has run the code once to know them; `writings`
+    names the layers that are written sparse. Of floats these leave products with zero out, which
+    shows where what would be multiplied is not finite or a sum is a negative zero: numerics -s.
 
     Raises UserError for an operation that no kernel computes and for weights that are not finite.
     """
-    p = plan(program)
+    if isinstance(program, FixedProgram):
+        fixed = integer_plan(program, _packing(program, assembly), writings)
+        p: Plan | IntegerPlan = fixed
+        numerics = f"{program.number_format}-{INTEGER_VERSION}"
+        source, particular = "integer.c.j2", integer_context(policy.spec, fixed, assembly)
+    else:
+        floats = plan(program, writings)
+        p = floats
+        omits = any(isinstance(step, SparseStep) for step in floats.steps)
+        numerics = f"f32-{'fma' if fused else 'mul'}-{NUMERICS_VERSION}{'-s' if omits else ''}"
+        source = "package.c.j2"
+        promised = contract(policy.spec, p.name.upper())
+        particular = {
+            "word": "float",
+            "zero": "0.0f",
+            "summed": "summed",
+            **_guards(policy.spec, floats, promised, assembly),
+            **_kernels(floats),
+            **_addresses(floats),
+            **_constants(floats),
+        }
     promised = contract(policy.spec, p.name.upper())
     state_bytes = 4 * (p.state_size + (p.action_size if promised.holds else 0))
-    numerics = f"f32-{'fma' if fused else 'mul'}-{NUMERICS_VERSION}"
     context = {
         "p": p,
         "P": p.name.upper(),
@@ -83,21 +117,24 @@ def emit(
         "assembly": assembly,
         "state_bytes": state_bytes,
         "feedback": _feedback(policy.spec),
-        **_guards(policy.spec, p, promised, assembly),
-        **_kernels(p),
-        **_addresses(p),
         **_golden(p, golden),
-        **_constants(p),
+        **particular,
     }
     files = {
         f"{p.name}.h": render("header.h.j2", context),
-        f"{p.name}.c": render("package.c.j2", context),
+        f"{p.name}.c": render(source, context),
     }
     if assembly:
-        files[f"{p.name}_{assembly}.S"] = render(
-            f"{assembly}.S.j2", {**context, **layout(p, groups(policy.spec.observation_ranges()))}
-        )
+        guard = groups(policy.spec.observation_ranges())
+        more = layout(p, guard) if isinstance(p, Plan) else INTEGER_LAYOUTS[assembly](p, guard)
+        files[f"{p.name}_{assembly}.S"] = render(f"{assembly}.S.j2", {**context, **more})
     return Package(p.name, files, numerics, p, fused, assembly, state_bytes)
+
+
+def _packing(program: FixedProgram, assembly: str) -> Packing | None:
+    """How vectors and weights lie, where a family has it other than portable C: in blocks where
+    the kernels have vector registers."""
+    return HALVES if assembly == "mve" and program.width == 16 else None
 
 
 def _feedback(spec: PolicySpec) -> str:
@@ -160,28 +197,15 @@ def _kernels(p: Plan) -> dict[str, object]:
 
 
 def _addresses(p: Plan) -> dict[str, object]:
-    """How C names what lies where. `work` is scratch with the next state behind it."""
-    pointers = {
-        "observation": ("obs", 0),
-        "action": ("act", 0),
-        "state": ("state", 0),
-        "scratch": ("work", 0),
-        "next": ("work", p.scratch_size),
-    }
-
-    def at(slot: Slot, extra: int | str = 0) -> str:
-        base, start = pointers[slot.base]
-        first = start + slot.offset
-        if isinstance(extra, int):
-            first, extra = first + extra, ""
-        return " + ".join(str(part) for part in (base, first, extra) if part)
+    """How C names what lies where."""
+    pointers = {"observation": "obs", "action": "act", "state": "state"}
 
     def unused_arguments(step: VectorStep) -> list[str]:
-        used = {pointers[slot.base][0] for slot in step.slots}
+        used = {pointers.get(slot.base, "work") for slot in step.slots}
         return [name for name in ("state", "obs", "act", "work") if name not in used]
 
     return {
-        "at": at,
+        "at": naming(p.scratch_size),
         "at_element": lambda base, first: f"{base} + {first}" if first else base,
         "unused_arguments": unused_arguments,
         "core_unused": _core_unused(p),
@@ -202,18 +226,13 @@ def _core_unused(p: Plan) -> list[str]:
 
 
 def _constants(p: Plan) -> dict[str, object]:
-    """All arrays of constants with their sum, as `summed` in C computes it."""
+    """All arrays of constants, and their sum."""
     arrays = {f"{p.name}_weights": p.weights, f"{p.name}_weights_vector": p.constants}
     arrays |= {f"{p.name}_table_{curve}": table(curve).coefficients for curve in p.curves}
-    words = np.concatenate([values.reshape(-1) for values in arrays.values()]).view(np.uint32)
-    # Rotated once for each word that follows.
-    turns = (np.arange(words.size, dtype=np.uint32)[::-1]) % 32
-    total = int(np.bitwise_xor.reduce(words << turns | words >> (32 - turns) % 32))
-    present = [(name, values.size) for name, values in arrays.items() if values.size]
-    return {"summed_constants": present, "constant_sum": total}
+    return checked_constants(arrays)
 
 
-def _golden(p: Plan, golden: Golden | None) -> dict[str, object]:
+def _golden(p: Plan | IntegerPlan, golden: Golden | None) -> dict[str, object]:
     observations = golden.observations if golden else np.zeros((1, p.observation_size), np.float32)
     actions = golden.actions if golden else np.zeros((1, p.action_size), np.uint32)
     return {

@@ -5,7 +5,8 @@ in execution order that a single pointer walks once a step: for each tile its bi
 column by column its rows' weights, scaled for the table of the activation that follows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +46,15 @@ def _scaled(values: Singles, scale: float, what: str) -> Singles:
     return result
 
 
+def scaled_dense(op: ir.Dense) -> tuple[Singles, tuple[Singles, ...]]:
+    """Biases and matrices of a dense layer, scaled for its activation's table."""
+    scale = {"tanh": TANH_SCALE, "sigmoid": SIGMOID_SCALE}.get(op.activation or "", 1.0)
+    return _scaled(op.bias, scale, op.y), tuple(_scaled(w, scale, op.y) for _, w in op.sources)
+
+
 def pack_dense(op: ir.Dense, cut: tuple[int, ...]) -> Singles:
     """The weight stream of a dense layer, scaled for its activation's table."""
-    scale = {"tanh": TANH_SCALE, "sigmoid": SIGMOID_SCALE}.get(op.activation or "", 1.0)
-    bias = _scaled(op.bias, scale, op.y)
-    matrices = tuple(_scaled(w, scale, op.y) for _, w in op.sources)
+    bias, matrices = scaled_dense(op)
     return np.concatenate([part for tile in _stream(bias, matrices, cut) for part in tile])
 
 
@@ -98,3 +103,14 @@ def pack_lstm(op: ir.Lstm, cut: tuple[int, ...]) -> Singles:
         strict=True,
     )
     return np.concatenate([part for tile in groups for group in tile for part in group])
+
+
+def checked_constants(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, object]:
+    """What a self test needs to know of all arrays of constants: names and lengths of those that
+    exist, and the sum of their words, each a rotation further than the next."""
+    words = np.concatenate([values.reshape(-1).view(np.uint32) for values in arrays.values()])
+    # Rotated once for each word that follows.
+    turns = (np.arange(words.size, dtype=np.uint32)[::-1]) % 32
+    total = int(np.bitwise_xor.reduce(words << turns | words >> (32 - turns) % 32))
+    present = [(name, values.size) for name, values in arrays.items() if values.size]
+    return {"summed_constants": present, "constant_sum": total}

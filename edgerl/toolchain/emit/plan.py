@@ -13,8 +13,18 @@ import numpy as np
 
 from edgerl.errors import UserError
 from edgerl.toolchain import ir
+from edgerl.toolchain.emit import sparse
 from edgerl.toolchain.emit.memory import Memory, Slot
-from edgerl.toolchain.emit.packing import TILE, Singles, pack_dense, pack_gru, pack_lstm, tiles
+from edgerl.toolchain.emit.packing import (
+    TILE,
+    Singles,
+    pack_dense,
+    pack_gru,
+    pack_lstm,
+    scaled_dense,
+    tiles,
+)
+from edgerl.toolchain.emit.sparse import Writings
 from edgerl.toolchain.emit.tables import Curve
 
 # Activations that the matrix kernels apply to a finished tile; others run as a vector step.
@@ -118,8 +128,28 @@ class VectorStep:
         return (*self.inputs, self.y)
 
 
+@dataclass(frozen=True)
+class SparseStep(VectorStep):
+    """A matrix times vectors as straight code; `constants` are biases and weights."""
+
+    activation: Literal["none", "relu", "tanh", "sigmoid"] = "none"
+    tiles: tuple[sparse.Tile, ...] = ()
+
+
 MatrixStep = DenseStep | GruStep | LstmStep
 Step = MatrixStep | VectorStep
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A step as reports show it: its name, what begins at its label in assembly, what it is, and
+    the constants that it alone reads."""
+
+    name: str
+    symbol: str
+    operation: str
+    shape: str
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -139,11 +169,29 @@ class Plan:
 
     @property
     def weights_by_step(self) -> tuple[int, ...]:
-        """Floats of the stream that each step reads."""
+        """Floats of weights that each step reads."""
         starts = [s.weights for s in self.steps] + [self.weights.size]
         return tuple(
-            0 if isinstance(s, VectorStep) else min(n for n in starts if n > s.weights) - s.weights
+            sum(tile.constants for tile in s.tiles)
+            if isinstance(s, SparseStep)
+            else 0
+            if isinstance(s, VectorStep)
+            else min(n for n in starts if n > s.weights) - s.weights
             for s in self.steps
+        )
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The steps as reports show them."""
+        return tuple(
+            Layer(
+                name=f"layer {s.index}",
+                symbol=f"{self.name}_layer_{s.index}",
+                operation=s.operation.replace("_", " ") if isinstance(s, VectorStep) else s.kind,
+                shape=describe(s),
+                weight_bytes=4 * length,
+            )
+            for s, length in zip(self.steps, self.weights_by_step, strict=True)
         )
 
 
@@ -174,8 +222,8 @@ _ACTIVATION_CURVES: dict[str, Curve] = {
 }
 
 
-def plan(program: ir.Program) -> Plan:
-    """Lay `program` out for emission.
+def plan(program: ir.Program, writings: Writings | None = None) -> Plan:
+    """Lay `program` out for emission; `writings` names the layers that are sparse.
 
     Raises UserError for an operation that no kernel computes.
     """
@@ -206,12 +254,24 @@ def plan(program: ir.Program) -> Plan:
         start = offset(weights)
         match op:
             case ir.Dense(sources, _, y, activation):
-                cut = tiles(program.size(y))
-                weights.append(pack_dense(op, cut))
                 uses(activation)
                 kind = activation if activation in ("relu", "tanh", "sigmoid") else "none"
                 inputs = tuple(at[x] for x, _ in sources)
-                steps.append(DenseStep(k, inputs, memory.result(y), cut, kind, start))
+                writing = (writings or {}).get(y)
+                if writing:
+                    bias, matrices = scaled_dense(op)
+                    rows = sparse.tiles(matrices, bias.size, writing)
+                    stream = constant(sparse.stream(bias, matrices, rows), y)
+                    steps.append(
+                        SparseStep(
+                            k, writing, inputs, memory.result(y), (stream,),
+                            activation=kind, tiles=rows,
+                        )
+                    )  # fmt: skip
+                else:
+                    cut = tiles(program.size(y))
+                    weights.append(pack_dense(op, cut))
+                    steps.append(DenseStep(k, inputs, memory.result(y), cut, kind, start))
             case ir.Gru(x, h, h_next):
                 cut = tiles(program.size(h))
                 weights.append(pack_gru(op, cut))
@@ -245,7 +305,7 @@ def plan(program: ir.Program) -> Plan:
                 # Sources that nothing is picked from drop out.
                 read = sorted({source for source, _ in picks})
                 inputs = tuple(at[sources[source]] for source in read)
-                runs = _runs(tuple((read.index(source), j) for source, j in picks))
+                runs = runs_of(tuple((read.index(source), j) for source, j in picks))
                 steps.append(VectorStep(k, "gather", inputs, memory.result(y), picks=runs))
             case ir.Softmax(x, y):
                 steps.append(VectorStep(k, "softmax", (at[x],), memory.result(y)))
@@ -256,6 +316,11 @@ def plan(program: ir.Program) -> Plan:
                 source = at[x]
                 steps.append(
                     VectorStep(k, "layer_norm", (source,), memory.result(y), where, alpha=epsilon)
+                )
+            case ir.FakeQuantise(y=y):
+                raise UserError(
+                    f"{program.name}: it was quantised elsewhere, and no f32 kernel rounds as it "
+                    f"does (tensor {y}); compile it with an integer format, such as w8a8 or w8a16"
                 )
         memory.release(position, op)
 
@@ -283,7 +348,7 @@ VECTOR_ACTIVATIONS = frozenset(_ACTIVATION_CURVES) | {
 }  # fmt: skip
 
 
-def _runs(picks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int, int, int], ...]:
+def runs_of(picks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int, int, int], ...]:
     """Consecutive picks as runs (destination, source, first element, length)."""
     runs: list[tuple[int, int, int, int]] = []
     for destination, (source, element) in enumerate(picks):
@@ -298,8 +363,9 @@ def _runs(picks: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int, int, int]
 
 def describe(step: Step) -> str:
     """One line about a step, for comments and reports."""
-    if isinstance(step, DenseStep):
-        inputs = " + ".join(str(s.size) for s in step.sources)
+    if isinstance(step, DenseStep | SparseStep):
+        sources = step.sources if isinstance(step, DenseStep) else step.inputs
+        inputs = " + ".join(str(s.size) for s in sources)
         after = "" if step.activation == "none" else f", {step.activation}"
         return f"dense {inputs} -> {step.y.size}{after}"
     if isinstance(step, VectorStep):

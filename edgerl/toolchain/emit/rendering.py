@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgerl.toolchain.emit.contract import order, signal_rows, state_rows
+from edgerl.toolchain.emit.integer.plan import pair_runs
 from edgerl.toolchain.emit.plan import VectorStep, describe
 
 _WIDTH = 100
@@ -40,6 +41,21 @@ def cword(value: float | np.uint32) -> str:
 def chex(value: int) -> str:
     """A word as a C literal."""
     return f"0x{value:08X}u"
+
+
+def hexes(values: npt.ArrayLike) -> list[str]:
+    """Words as C literals."""
+    return [chex(value) for value in np.asarray(values).view(np.uint32).tolist()]
+
+
+def indexed(pointer: str, index: int | str) -> str:
+    """What stands `index` elements behind a pointer: of `work + 4` and `i`, `work[i + 4]`."""
+    base, *rest = pointer.split(" + ")
+    constant = sum(int(part) for part in rest if part.isdigit())
+    if isinstance(index, int):
+        constant, index = constant + index, ""
+    terms = [index, *(part for part in rest if not part.isdigit()), constant or ""]
+    return f"{base}[{' + '.join(str(term) for term in terms if term) or '0'}]"
 
 
 def comment(text: str) -> str:
@@ -101,6 +117,9 @@ def _environment() -> jinja2.Environment:
         cword=cword,
         cwords=lambda values: list(map(cword, values)),
         chex=chex,
+        hexes=hexes,
+        indexed=indexed,
+        pair_runs=pair_runs,
         corder=lambda value: chex(order(value)),
         rows_of=lambda words, n: [", ".join(words[k : k + n]) for k in range(0, len(words), n)],
         comment=comment,

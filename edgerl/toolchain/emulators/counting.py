@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from edgerl.errors import ToolError
 from edgerl.toolchain.build.disassembly import disassemble
-from edgerl.toolchain.build.run import Floats, Mode, rows_of
+from edgerl.toolchain.build.run import Floats, Mode
 from edgerl.toolchain.emulators.cycles import cycles
-from edgerl.toolchain.emulators.unicorn import UnicornCore
+from edgerl.toolchain.emulators.runner import EmulatedCore, Path
 from edgerl.toolchain.report.model import Spread
 
 Counts = npt.NDArray[np.int64]
@@ -50,46 +50,26 @@ def spread(instructions: Counts) -> Spread:
     return Spread(int(instructions.min()), int(instructions.max()), float(instructions.mean()))
 
 
-def count(core: UnicornCore, observations: Floats, mode: Mode = "evaluate") -> Count:
+def count(core: EmulatedCore, observations: Floats, mode: Mode = "evaluate") -> Count:
     """Count each call of `NAME_evaluate` (or `NAME_step`) on observations [T, n], from reset.
 
     A call counts from the function's entry up to and with its return. Raises ToolError when
     capstone is missing or the program faults.
     """
-    from unicorn import UC_HOOK_BLOCK
-
     name = core.image.name
     blocks = _Blocks(core)
-    path: list[tuple[int, int]] = []
-
-    def on_block(_uc: object, address: int, size: int, _data: object) -> None:
-        path.append((address, size))
-
-    sizes = core.state_bytes, 4 * core.observation_size, 4 * core.action_size
-    state, obs, act = core.scratch(*sizes)
-    core.call(f"{name}_reset", state)
     instructions, modelled = [], []
     total: Counter[tuple[int, int]] = Counter()
     layers = _Layers(core, blocks)
-    hook = core.uc.hook_add(UC_HOOK_BLOCK, on_block)
-    # A block translated before knows nothing of the hook.
-    core.uc.ctl_flush_tb()
-    try:
-        for row in rows_of(observations, core.observation_size):
-            core.write(obs, row.tobytes())
-            path.clear()
-            core.call(f"{name}_{mode}", state, obs, act)
-            entered = Counter(path)
-            facts = [(blocks.at(*block), times) for block, times in entered.items()]
-            instructions.append(sum(len(f.addresses) * times for f, times in facts))
-            modelled.append(sum(f.cycles * times for f, times in facts))
-            total.update(entered)
-            layers.add(path)
-    finally:
-        core.uc.hook_del(hook)
-        core.uc.ctl_flush_tb()
+    for path in core.paths(observations, mode):
+        entered = Counter(path)
+        facts = [(blocks.at(*block), times) for block, times in entered.items()]
+        instructions.append(sum(len(f.addresses) * times for f, times in facts))
+        modelled.append(sum(f.cycles * times for f, times in facts))
+        total.update(entered)
+        layers.add(path)
     if core.image.address(f"{name}_{mode}") not in {address for address, _ in total}:
-        raise ToolError(f"{core.name}: the block hook missed {name}_{mode}")
+        raise ToolError(f"{core.name}: counting missed {name}_{mode}")
     calls = len(instructions)
     by_function: Counter[str] = Counter()
     starts = [s.address for s in core.image.functions]
@@ -112,7 +92,7 @@ class _Layers:
     (shared bodies, called functions) counts for the layer that was in progress.
     """
 
-    def __init__(self, core: UnicornCore, blocks: "_Blocks") -> None:
+    def __init__(self, core: EmulatedCore, blocks: "_Blocks") -> None:
         name = core.image.name
         marks = {
             s.address & ~1: s.name
@@ -128,7 +108,7 @@ class _Layers:
         self._functions = sorted(s.address for s in core.image.functions)
         self._core = self._function(self._starts[0]) if self._starts else 0
         self._blocks = blocks
-        self._path: list[tuple[int, int]] = []
+        self._path: Path = []
         self._along: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
 
@@ -136,14 +116,14 @@ class _Layers:
         """Start of the function around `address`."""
         return self._functions[bisect_right(self._functions, address) - 1]
 
-    def add(self, path: list[tuple[int, int]]) -> None:
+    def add(self, path: Path) -> None:
         """Attribute the blocks of one call, in the order they ran. Most calls take the path of
         the one before, which is not walked again."""
         if path != self._path:
             self._path, self._along = list(path), self._walked(path)
         self.found.update(self._along)
 
-    def _walked(self, path: list[tuple[int, int]]) -> Counter[str]:
+    def _walked(self, path: Path) -> Counter[str]:
         """Instructions by layer along a path."""
         found: Counter[str] = Counter()
         if not self._end:
@@ -172,17 +152,16 @@ class _Block:
 
 @dataclass
 class _Blocks:
-    """Disassembled blocks, each read from the core once."""
+    """Disassembled blocks, each read from the image once."""
 
-    core: UnicornCore
+    core: EmulatedCore
     known: dict[tuple[int, int], _Block] = field(default_factory=dict)
 
     def at(self, address: int, size: int) -> _Block:
         key = address, size
         if key not in self.known:
-            found = disassemble(
-                self.core.read(address, size), address, self.core.image.architecture
-            )
+            image = self.core.image
+            found = disassemble(image.read(address, size), address, image.architecture)
             table = self.core.target.core.cycles
             cost = sum(cycles(table, i) for i in found) if table else 0
             self.known[key] = _Block(tuple(i.address for i in found), cost)

@@ -1,8 +1,14 @@
 """Runner: what host twin, emulated core and QEMU machine have in common."""
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
+from edgerl.targets.model import Target
+from edgerl.toolchain.build.image import Image
 from edgerl.toolchain.build.run import Bytes, Flags, Floats, Mode, Run
+
+# Every block of instructions that a call entered, in order: first address and size in bytes.
+Path = list[tuple[int, int]]
 
 
 class Runner(Protocol):
@@ -25,6 +31,7 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
 class BatchRunner(Runner, Protocol):
     """A runner that also holds many independent controllers, which closed loops need."""
 
@@ -38,4 +45,35 @@ class BatchRunner(Runner, Protocol):
         states [N, state_bytes] before the step, observations [N, n]; the run's rows are the
         controllers and its `states` those after the step. Raises as `trace`.
         """
+        ...
+
+
+class EmulatedCore(Runner, Protocol):
+    """A runner on which a program can be counted: an image on the emulated core of a target.
+
+    Each raises ToolError when the program faults or does not end.
+    """
+
+    @property
+    def image(self) -> Image:
+        """What runs."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """What it runs on."""
+        ...
+
+    def run_main(self, requests: bytes) -> bytes:
+        """Run the image's own main loop, from reset, on `requests`; the replies."""
+        ...
+
+    def paths(self, observations: Floats, mode: Mode) -> Iterator[Path]:
+        """The path of each call of `NAME_evaluate` or `NAME_step` on observations [T, n], from
+        reset: from the function's entry up to and with its return."""
+        ...
+
+    def stack_used(self, observations: Floats, mode: Mode = "step") -> int:
+        """Most bytes of stack that one such call was seen to take: a lower bound of the worst,
+        while the call graph gives the upper one."""
         ...

@@ -19,6 +19,7 @@ from edgerl.toolchain.build.interrupts import deferred
 from edgerl.toolchain.build.run import Bytes, Flags, Floats, Mode, Run, marks_of, rows_of
 from edgerl.toolchain.emulators.machines import UNKNOWN, Machine, machine_of
 from edgerl.toolchain.emulators.requests import EXIT_CODES
+from edgerl.toolchain.emulators.runner import Path
 
 _Element = TypeVar("_Element", bound=np.generic)
 _PAGE = 0x1000
@@ -27,10 +28,11 @@ _WINDOW_SIZE = 16 << 20
 # Steps in one go: few enough that an interrupt of the user is heard soon.
 _CHUNK = 256
 _STACK_ALIGNMENT = 16
+_PAINT = 0xA5
 
 
 class UnicornCore:
-    """The image on an emulated core of `target`. A BatchRunner.
+    """The image on an emulated core of `target`. A BatchRunner and an EmulatedCore.
 
     Every run is bounded by `timeout_s` seconds for each call or chunk of at most 256 steps.
     Raises ToolError when unicorn is missing or has no model of the core.
@@ -146,6 +148,54 @@ class UnicornCore:
             self.call("edgerl_rig_many", after, count, obs, int(mode == "step"), act, status)
             runs.append(self._collect(window, count, act, status, after))
         return _joined(runs)
+
+    def paths(self, observations: Floats, mode: Mode) -> Iterator[Path]:
+        """The blocks that each call enters, on observations [T, n], from reset."""
+        path: Path = []
+
+        def entered(_uc: object, address: int, size: int, _data: object) -> None:
+            path.append((address, size))
+
+        state, obs, act = self._signals()
+        hook = self._uc.hook_add(_unicorn().UC_HOOK_BLOCK, entered)
+        # A block translated before knows nothing of the hook.
+        self._uc.ctl_flush_tb()
+        try:
+            for row in rows_of(observations, self.observation_size):
+                self.write(obs, row.tobytes())
+                path.clear()
+                self.call(f"{self.image.name}_{mode}", state, obs, act)
+                yield list(path)
+        finally:
+            self._uc.hook_del(hook)
+            self._uc.ctl_flush_tb()
+
+    def stack_used(self, observations: Floats, mode: Mode = "step") -> int:
+        """Most bytes of stack that one call took on observations [T, n]: the free stack is
+        painted with a pattern, and what was touched was used.
+
+        Raises ToolError when the program fills the whole stack area.
+        """
+        free = self.stack_top - self.stack_limit
+        state, obs, act = self._signals()
+        self.write(self.stack_limit, bytes([_PAINT]) * free)
+        for row in rows_of(observations, self.observation_size):
+            self.write(obs, row.tobytes())
+            self.call(f"{self.image.name}_{mode}", state, obs, act)
+        area = np.frombuffer(self.read(self.stack_limit, free), np.uint8)
+        touched = np.flatnonzero(area != _PAINT)
+        used = free - int(touched[0]) if touched.size else 0
+        if used == free:
+            called = f"{self.image.name}_{mode}"
+            raise ToolError(f"{self.name}: {called} overflows the {free:,} B of stack")
+        return used
+
+    def _signals(self) -> tuple[int, int, int]:
+        """Addresses of a reset state, an observation and an action."""
+        sizes = self.state_bytes, 4 * self.observation_size, 4 * self.action_size
+        state, obs, act = self.scratch(*sizes)
+        self.call(f"{self.image.name}_reset", state)
+        return state, obs, act
 
     def run_main(self, requests: bytes) -> bytes:
         """Run the image's own main loop, from reset, on `requests`; the replies.

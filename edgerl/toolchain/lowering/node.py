@@ -22,13 +22,25 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Grid:
+    """What quantised numbers stand for: (integer - zero_point) * scale, low <= integer <= high."""
+
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
 class Value:
     """A run-time tensor: its elements in row-major order, and its static shape. `integer` for
-    indices before they are cast to numbers: those may be moved about, not computed with."""
+    integers, which may be moved about, not computed with: indices before they are cast to
+    numbers, and quantised numbers, whose `form` is what they stand for on their `grid`."""
 
     form: Form
     shape: Shape
     integer: bool = False
+    grid: Grid | None = None
 
     @property
     def size(self) -> int:

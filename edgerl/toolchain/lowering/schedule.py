@@ -18,6 +18,7 @@ from edgerl.toolchain.ir import (
     Activate,
     Dense,
     Gather,
+    Given,
     Linear,
     Operation,
     Program,
@@ -27,6 +28,7 @@ from edgerl.toolchain.ir import (
 )
 from edgerl.toolchain.lowering.flow import Flow, Input, Part, Product, Result, Step, Sum, operands
 from edgerl.toolchain.lowering.forms import Doubles, Form, Indices, Key, Mask, Term
+from edgerl.toolchain.lowering.quantised import RangedForm, given_ranges
 
 _ONLY_WITHIN = {
     "erf": "is supported only within a GELU, x * (1 + erf(x / sqrt 2))",
@@ -35,13 +37,19 @@ _ONLY_WITHIN = {
 
 
 def schedule(
-    flow: Flow, name: str, observation: str, action: Form, states: Iterable[tuple[str, Form]]
+    flow: Flow,
+    name: str,
+    observation: str,
+    action: Form,
+    states: Iterable[tuple[str, Form]],
+    ranged: Iterable[RangedForm] = (),
 ) -> Program:
     """Place a flow's live part in execution order.
 
     `states` gives for each state input the form that follows it; their names, with and without
-    `_next`, must differ from each other. Raises UserError when the action needs a function
-    that is supported only as part of a larger one.
+    `_next`, must differ from each other. Of the `ranged` forms, those that became tensors give
+    them their ranges. Raises UserError when the action needs a function that is supported only
+    as part of a larger one.
     """
     states = tuple(states)
     writer = _Writer(flow, [action, *(form for _, form in states)])
@@ -51,7 +59,7 @@ def schedule(
     for wanted, form in ends.items():
         writer.output(wanted, form)
     operations, tensors = writer.finished()
-    return Program(
+    program = Program(
         name=name,
         observation=observation,
         action="action",
@@ -59,6 +67,9 @@ def schedule(
         operations=operations,
         tensors=tensors,
     )
+    found = {writer.holder(given.form): given for given in ranged}
+    ranges = given_ranges(program, {tensor: given for tensor, given in found.items() if tensor})
+    return replace(program, given=Given(ranges))
 
 
 def _live(flow: Flow, outputs: list[Form]) -> set[int]:
@@ -163,7 +174,16 @@ class _Writer:
         if not (private and isinstance(last, Dense) and last.y == x):
             return False
         self._operations[-1] = replace(last, activation=template.activation, alpha=template.alpha)
+        del self._written[self._settled(form).key]
         return True
+
+    def holder(self, form: Form) -> str | None:
+        """The tensor that holds a form in the end, None where none does."""
+        number = form.whole()
+        name = self._written.get(self._settled(form).key)
+        if number in self._bases and self.flow.bases[number].size == form.size:
+            name = self._bases[number]
+        return self._renames.get(name, name) if name else None
 
     def write(self, form: Form) -> str:
         """The tensor that holds a form, written now if it is not yet there."""

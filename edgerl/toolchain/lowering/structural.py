@@ -27,14 +27,15 @@ def moved(flow: Flow, node: Node) -> list[Operand]:
 def _picked(node: Node, data: Value, chosen: Constant) -> Value:
     node.check_size(chosen.size)
     indices: Indices = chosen.reshape(-1).astype(np.int64)
-    return Value(data.form.take(indices), chosen.shape, data.integer)
+    return Value(data.form.take(indices), chosen.shape, data.integer, data.grid)
 
 
 def concat(flow: Flow, node: Node) -> list[Operand]:
     """Concatenation of run-time tensors and constants along one axis."""
     parts = [node.value(k) for k in range(len(node.inputs))]
     node.check_size(sum(part.size for part in parts))
-    everything = Value(joined([p.form for p in parts]), (), any(p.integer for p in parts))
+    grid = parts[0].grid if all(p.grid == parts[0].grid for p in parts) else None
+    everything = Value(joined([p.form for p in parts]), (), any(p.integer for p in parts), grid)
     numbers: list[Constant | None] = []
     start = 0
     for part in parts:
@@ -54,6 +55,8 @@ def cast(flow: Flow, node: Node) -> list[Operand]:
     """A conversion of a run-time tensor: only to a float type that keeps its values, and from
     one integer type to another."""
     x = node.value(0)
+    if x.grid is not None:
+        raise node.fail("converts quantised integers; only a DequantizeLinear may")
     kept = x.integer and node.attributes.get("to") in _INTEGERS
     if not kept and node.attributes.get("to") not in _FLOATS:
         raise node.fail("converts a run-time tensor to something other than float32 or float64")

@@ -1,280 +1,128 @@
 """Conversion: a float Program and its calibration to a FixedProgram.
 
-Scales are chosen in this order, each with all that was decided before it:
-
-- a signal of the observation gets the finest power of two that holds its range;
-- a layer that int16 readers follow gets one real scale a row, which costs nothing because the
-  readers' columns absorb it, and the largest common shift;
-- rows that the table reads get the table's scale times the largest power of two;
-- the output accumulates at the largest power of two, int32 and unshifted.
-
-The range of a signal or cell is `MARGIN` times the largest magnitude that the calibration
-reached, that of a layer's row `LAYER_MARGIN` times: a unit that saturates costs far more than
-the quarter of a bit.
+What is chosen of several ways to quantise is chosen by the action's error (`selection.py`).
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from edgerl.errors import UserError, suggestion
+from edgerl.errors import UserError
 from edgerl.policies.spec import PolicySpec
-from edgerl.toolchain.ir import Dense, Gather, Gru, Lstm, Operation, Program, reads, writes
-from edgerl.toolchain.quantisation.calibration import Calibration, Sizes, largest, signals
-from edgerl.toolchain.quantisation.layers import (
-    LARGEST_HALFWORD,
-    cell_exponent,
-    gated,
-    output,
-    per_row,
-    remembered,
-    tabulated,
+from edgerl.toolchain.ir import (
+    Program,
+    writes,
 )
+from edgerl.toolchain.quantisation import fitting, octets, words
+from edgerl.toolchain.quantisation.calibration import Recordings, extents
+from edgerl.toolchain.quantisation.construction import Construction
+from edgerl.toolchain.quantisation.formats import NumberFormat, is_layer, number_format_of
 from edgerl.toolchain.quantisation.program import (
-    PACK_SHIFT,
-    PACKED_FRACTION,
-    FixedDense,
-    FixedGather,
-    FixedInput,
-    FixedOperation,
-    FixedOutput,
+    WIDTH,
     FixedProgram,
-    Form,
-    Halfword,
+    Stored,
 )
 from edgerl.toolchain.quantisation.proof import (
-    Range,
-    any_halfword,
-    formed,
-    gathered,
-    packed_state,
     require_no_overflow,
 )
-from edgerl.toolchain.quantisation.scaling import Operands, RealRows
-from edgerl.toolchain.quantisation.table import Table, tanh_table
+from edgerl.toolchain.quantisation.received import received_extents
+from edgerl.toolchain.quantisation.rewriting import layer_names, prepared
+from edgerl.toolchain.quantisation.rounding import Inputs
+from edgerl.toolchain.quantisation.scheme import Scheme
+from edgerl.toolchain.quantisation.selection import closest, smallest_table, trial
+from edgerl.toolchain.quantisation.support import require_supported
 
-NUMBER_FORMATS = ("w16a16",)
-MARGIN = 1.25
-LAYER_MARGIN = 1.5
-
-# A spec's range is held whole where that costs no more than two bits against the calibration.
-_WIDENING = 4.0
-_EXPONENTS = range(-48, 49)
-_FORMS: Mapping[str | None, tuple[Form, Form]] = {
-    None: ("signed", "wide"),
-    "relu": ("relu", "wide_relu"),
-    "tanh": ("tanh", "wide_tanh"),
-    "sigmoid": ("sigmoid", "wide_sigmoid"),
+_SCHEMES: Mapping[str, Scheme] = {
+    "w16a16": fitting.SCHEME,
+    "w8a16": fitting.SCHEME,
+    "w4a16": fitting.SCHEME,
+    "w32a32": words.SCHEME,
+    "w8a8": octets.SCHEME,
 }
-# Of a function that the table gives: how its argument is scaled, and the fraction of its wide form.
-_CURVES: Mapping[str | None, tuple[float, int]] = {"tanh": (1.0, 30), "sigmoid": (0.5, 31)}
+NUMBER_FORMATS = tuple(_SCHEMES)
+
+_CURVE_INDEX_BITS = 7
+# Tables that 16-bit weights may make use of.
+_INDEX_BITS = range(7, 10)
+# For weights of 8 bits and of 4: by how many bits vectors may differ from what each layer's error
+# alone makes best, and the first scale that rows try (`Coarse.first`). With 4 bits the errors of
+# layers add up to very different ones of the action, so that more are worth a try.
+_VARIANTS: Mapping[Stored, tuple[tuple[int, float], ...]] = {
+    8: ((0, 1.0), (-1, 1.0), (1, 1.0)),
+    4: tuple((wider, first) for wider in (0, 1) for first in (1.0, 0.99, 0.98, 0.97)),
+}
 
 
 def quantise(
     program: Program,
-    calibration: Calibration,
-    number_format: str = "w16a16",
+    calibration: Recordings,
+    number_format: str | Mapping[str, str] | NumberFormat = "w16a16",
     *,
     spec: PolicySpec | None = None,
-    index_bits: int = 7,
+    index_bits: int | None = None,
 ) -> FixedProgram:
     """`program` in integers that provably cannot overflow.
 
-    `calibration` are observations, [T, n] or [T, B, n], B sequences from a reset, or a tuple of
-    such recordings (see `calibration.largest`). `spec` brings the observation's signals, each of
-    which gets a scale of its own, and their valid ranges. The activation table has 2^index_bits
-    cells of 4 bytes.
+    `calibration` are observations, [T, n] or [T, B, n], B sequences from a reset, a tuple of
+    such recordings, or a Calibration of them, which also has a method. `number_format` is a word,
+    or says which layers depart from the default (`formats.py`). `spec` brings the observation's
+    signals, each of which gets a scale of its own, and their valid ranges. The activation table
+    has 2^index_bits cells, by default in a 32-bit program 2^8 of 16 bytes, else 2^7 of 4; up to
+    2^9 with 16-bit weights that make use of them (`selection.py`).
 
     Raises UserError for an unusable calibration, an operator or format that integers are not
     made for, a scale that underflows, and a row that cannot be proved.
     """
-    if number_format not in NUMBER_FORMATS:
+    formats = number_format_of(number_format, program)
+    lowered, program = program, prepared(program)
+    if formats.default not in _SCHEMES:
         raise UserError(
-            f"number format {number_format[:60]!r} is unknown to the quantiser; "
-            f"{suggestion(number_format, NUMBER_FORMATS)}"
+            f"number format {formats.default} has no integers yet; known: "
+            f"{', '.join(NUMBER_FORMATS)}"
         )
-    _require_supported(program)
-    conversion = _Conversion(program, largest(program, calibration, spec), tanh_table(index_bits))
-    conversion.load(spec)
-    for operation in program.operations:
-        conversion.convert(operation)
-    fixed = FixedProgram(
-        name=program.name,
-        number_format=number_format,
-        observation=program.observation,
-        action=program.action,
-        states=program.states,
-        operations=tuple(conversion.operations),
-        halfwords=conversion.halfwords,
-        table=conversion.table,
-    )
+    scheme = _SCHEMES[formats.default]
+    width = scheme.arithmetic.width
+    require_supported(program, width)
+    inputs = Inputs(program)
+    reached = extents(program, calibration, spec, bits=width, see=inputs.see)
+    reached = received_extents(program, reached, scheme)
+    stored = _stored(formats, lowered, program)
+
+    def made(bits: int | None = index_bits, wider: int = 0, first: float = 1.0) -> FixedProgram:
+        table = scheme.table(bits or scheme.index_bits)
+        conversion = Construction(program, reached, scheme, table)
+        conversion.economise(stored, inputs, wider, first)
+        conversion.load(spec, bits or _CURVE_INDEX_BITS)
+        for operation in program.operations:
+            conversion.convert(operation)
+        return FixedProgram(
+            name=program.name,
+            number_format=formats.default,
+            observation=program.observation,
+            action=program.action,
+            states=program.states,
+            operations=tuple(conversion.operations),
+            halfwords=conversion.halfwords,
+            table=conversion.table,
+            width=width,
+            curves=conversion.curves.tables,
+        )
+
+    whole: Stored = 16
+    fewest = min(stored.values(), default=whole)
+    if width == WIDTH and fewest < WIDTH:
+        variants = (made(wider=wider, first=first) for wider, first in _VARIANTS[fewest])
+        fixed = closest(variants, trial(lowered, calibration, spec))
+    elif width == WIDTH and index_bits is None:
+        fixed = smallest_table(made, _INDEX_BITS, trial(lowered, calibration, spec))
+    else:
+        fixed = made()
     require_no_overflow(fixed)
     return fixed
 
 
-def _require_supported(program: Program) -> None:
-    """UserError, naming the operator, for what has no integer form."""
-    kept = {h_next for _, h_next in program.states}
-    for operation in program.operations:
-        name = ", ".join(writes(operation))
-        kind = type(operation).__name__
-        match operation:
-            case Dense(activation=activation):
-                if activation not in _FORMS:
-                    raise _unsupported(f"{kind} with activation {activation}", name)
-            case Gru(h=h, h_next=h_next):
-                if (h, h_next) not in program.states:
-                    raise _unsupported(f"{kind} on a state that is not the program's", name)
-                continue
-            case Lstm(h=h, c=c, h_next=h_next, c_next=c_next):
-                if not {(h, h_next), (c, c_next)} <= set(program.states):
-                    raise _unsupported(f"{kind} on a state that is not the program's", name)
-                continue
-            case Gather():
-                if operation.y == program.action:
-                    raise _unsupported(f"{kind} of the action", name)
-            case _:
-                raise _unsupported(kind, name)
-        if program.action in reads(operation):
-            raise _unsupported(f"{kind} that reads the action", name)
-        if operation.y in kept:
-            raise _unsupported(f"{kind} that writes a recurrent state", name)
-
-
-def _unsupported(what: str, where: str) -> UserError:
-    return UserError(
-        f"{where}: {what} has no integer form yet; compile this policy with format f32"
-    )
-
-
-@dataclass
-class _Conversion:
-    """The fixed program so far: operations, how each int16 vector is read and what it can be, and
-    the fractions of cells."""
-
-    program: Program
-    sizes: Sizes
-    table: Table
-    operations: list[FixedOperation] = field(default_factory=list)
-    halfwords: dict[str, Halfword] = field(default_factory=dict)
-    ranges: dict[str, Range] = field(default_factory=dict)
-    cells: dict[str, int] = field(default_factory=dict)
-
-    def load(self, spec: PolicySpec | None) -> None:
-        """The observation and the states, as integers."""
-        program = self.program
-        exponents: list[int] = []
-        for number, (name, part) in enumerate(signals(program, spec)):
-            reached = float(self.sizes[program.observation][part].max())
-            if spec is not None:
-                valid = max(map(abs, spec.observation[number].range))
-                if reached < valid <= _WIDENING * MARGIN * reached:
-                    reached = valid / MARGIN
-            exponents += [_exponent(name, reached * MARGIN)] * (part.stop - part.start)
-        lsb = 2.0 ** -np.array(exponents, np.float64)
-        self.place(self.observed, Halfword(lsb, np.zeros(len(lsb))), any_halfword(len(lsb)))
-        self.operations.append(FixedInput(program.observation, tuple(exponents), self.observed))
-        for before, after in program.states:
-            size = program.size(before)
-            for name in (before, after):
-                self.place(name, self.packed(name), packed_state(self.table, size))
-        for operation in program.operations:
-            if isinstance(operation, Lstm):
-                reach = MARGIN * float(self.sizes[operation.c_next].max())
-                fraction = cell_exponent(operation.c_next, reach, self.table)
-                self.cells[operation.c_next] = fraction
-                for name in (operation.c, operation.c_next):
-                    packed = self.packed(name, fraction - PACK_SHIFT)
-                    self.place(name, packed, any_halfword(packed.size))
-
-    def packed(self, name: str, fraction: int = PACKED_FRACTION) -> Halfword:
-        """How a vector of this fraction is read that was rounded down to it."""
-        size = self.program.size(name)
-        return Halfword(np.full(size, 2.0**-fraction), np.full(size, 0.5))
-
-    @property
-    def observed(self) -> str:
-        """The name of the observation in integers."""
-        return _beside(self.program, self.program.observation)
-
-    def place(self, name: str, halfword: Halfword, possible: Range) -> None:
-        """Make an int16 vector known."""
-        self.halfwords[name], self.ranges[name] = halfword, possible
-
-    def convert(self, operation: Operation) -> None:
-        """Append an operation in integers."""
-        match operation:
-            case Dense():
-                self.dense(operation)
-            case Gru():
-                self.operations.append(
-                    gated(operation, self.operand(operation.x), self.operands, self.table)
-                )
-            case Lstm(x=x, c_next=c_next):
-                fraction = self.cells[c_next]
-                self.operations.append(
-                    remembered(operation, self.operand(x), fraction, self.operands, self.table)
-                )
-            case Gather(sources, picks, y):
-                names = tuple(self.operand(x) for x in sources)
-                read = [self.halfwords[name] for name in names]
-                halfword = Halfword(
-                    np.array([read[k].lsb[j] for k, j in picks]),
-                    np.array([read[k].offset[j] for k, j in picks]),
-                )
-                self.place(y, halfword, gathered([self.ranges[name] for name in names], picks))
-                self.operations.append(FixedGather(names, picks, y))
-
-    def operand(self, name: str) -> str:
-        """The int16 vector that stands for a tensor."""
-        return self.observed if name == self.program.observation else name
-
-    @property
-    def operands(self) -> Operands:
-        """What rows may read."""
-        return Operands(self.halfwords, self.ranges)
-
-    def dense(self, op: Dense) -> None:
-        """A dense layer, which either other layers read or the action is."""
-        sources = tuple((self.operand(x), w.astype(np.float64)) for x, w in op.sources)
-        real = RealRows(op.y, "", op.bias.astype(np.float64), sources)
-        inner, outer = _FORMS[op.activation]
-        is_action = op.y == self.program.action
-        size = len(op.bias)
-        if op.activation in _CURVES:
-            unit, exponent = _CURVES[op.activation]
-            chosen = tabulated(real, unit * self.table.scale, self.operands)
-            halfword = self.packed(op.y)
-        elif is_action:
-            exponent, chosen = output(real, self.operands)
-        else:
-            lsb, chosen = per_row(real, LAYER_MARGIN * self.sizes[op.y], self.operands)
-            halfword = Halfword(lsb, np.zeros(size))
-        if is_action:
-            wide = _beside(self.program, op.y)
-            self.operations.append(FixedDense(chosen.rows, outer, wide))
-            self.operations.append(FixedOutput(wide, exponent, op.y))
-        else:
-            self.operations.append(FixedDense(chosen.rows, inner, op.y))
-            self.place(op.y, halfword, formed(chosen.result, inner, self.table))
-
-
-def _exponent(signal: str, reach: float) -> int:
-    """The largest with reach * 2^exponent in int16."""
-    exponent = math.floor(math.log2(LARGEST_HALFWORD / reach)) if reach > 0.0 else math.inf
-    if exponent not in _EXPONENTS:
-        raise UserError(
-            f"signal {signal!r}: its scale underflows or overflows (it reaches {reach:.3g}); give "
-            "it a unit in which it is between 1e-9 and 1e18"
-        )
-    return int(exponent)
-
-
-def _beside(program: Program, name: str) -> str:
-    """A name for a tensor's integers that no tensor has."""
-    beside = f"{name}_fixed"
-    while beside in program.tensors:
-        beside += "t"
-    return beside
+def _stored(formats: NumberFormat, lowered: Program, rewritten: Program) -> dict[str, Stored]:
+    """The bits of the weights of each layer of the rewritten program: what the format says of the
+    layers that there were, and 16 for those that only rewriting made."""
+    whole: Stored = 16
+    given, names = formats.stored(lowered), layer_names(lowered, rewritten)
+    layers = (writes(op)[0] for op in rewritten.operations if is_layer(op))
+    return {layer: given.get(names.get(layer, ""), whole) for layer in layers}

@@ -1,10 +1,13 @@
 """Layers: which scales the rows of each kind of layer get."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.errors import UserError
 from edgerl.toolchain.ir import Gru, Lstm
+from edgerl.toolchain.quantisation.arithmetic import HALVES
 from edgerl.toolchain.quantisation.program import (
     STATE_FRACTION,
     Doubles,
@@ -20,7 +23,8 @@ from edgerl.toolchain.quantisation.scaling import (
     candidate,
     first_fitting,
 )
-from edgerl.toolchain.quantisation.table import Integers, Table
+from edgerl.toolchain.quantisation.scheme import Scheme
+from edgerl.toolchain.quantisation.table import Integers, tanh_table
 
 LARGEST_HALFWORD = (1 << 15) - 1
 
@@ -36,7 +40,7 @@ _LEAST_SHARE = 1.0 / 2.0
 _RANGE_BITS = 10
 
 
-def tabulated(real: RealRows, unit: float, operands: Operands) -> Candidate:
+def tabulated(real: RealRows, unit: Doubles | float, operands: Operands) -> Candidate:
     """Rows whose results, of `unit` times the real ones, the table reads.
 
     The second source and later ones continue where the first ended; each stretch but the last
@@ -61,13 +65,7 @@ def per_row(real: RealRows, reach: Doubles, operands: Operands) -> tuple[Doubles
     little about its range, so none is thought to reach less than a part of what the largest does.
     Raises UserError where all are zero.
     """
-    most = float(reach.max())
-    if most == 0.0:
-        raise UserError(
-            f"calibration: {real.layer} is zero on all of it, which says nothing about its range; "
-            "calibrate with more varied observations"
-        )
-    lsb = _rounded_up(np.maximum(reach, _LEAST_SHARE * most)) / LARGEST_HALFWORD
+    lsb = row_steps(real, reach, LARGEST_HALFWORD)
     still = (0,) * (len(real.sources) - 1)
     for _ in range(_WIDENINGS):
         floor = candidate(real, 1.0 / lsb, (*still, _LEAST_SHIFT), operands)
@@ -81,6 +79,20 @@ def per_row(real: RealRows, reach: Doubles, operands: Operands) -> tuple[Doubles
     return lsb, chosen
 
 
+def row_steps(real: RealRows, reach: Doubles, largest: int) -> Doubles:
+    """What a row's result must step by for integers up to `largest` to hold `reach`, [rows].
+
+    Raises UserError where all are zero.
+    """
+    most = float(reach.max())
+    if most == 0.0:
+        raise UserError(
+            f"calibration: {real.layer} is zero on all of it, which says nothing about its range; "
+            "calibrate with more varied observations"
+        )
+    return _rounded_up(np.maximum(reach, _LEAST_SHARE * most)) / largest
+
+
 def output(real: RealRows, operands: Operands) -> tuple[int, Candidate]:
     """The largest exponent at which the rows fit unshifted, and the rows."""
     still = (0,) * len(real.sources)
@@ -89,8 +101,9 @@ def output(real: RealRows, operands: Operands) -> tuple[int, Candidate]:
     )
 
 
-def gated(op: Gru, x: str, operands: Operands, table: Table) -> FixedGru:
-    """A gated recurrent unit that reads x as the int16 vector of that name."""
+def gated(op: Gru, x: str, operands: Operands, scale: float, scheme: Scheme) -> FixedGru:
+    """A gated recurrent unit that reads x as the int16 vector of that name, with a table of so
+    many units in 1.0."""
     input_r, input_z, input_n = np.split(op.w_input.astype(np.float64), 3)
     hidden_r, hidden_z, hidden_n = np.split(op.w_hidden.astype(np.float64), 3)
     bias = np.split(op.b_input.astype(np.float64) + op.b_hidden, 3)
@@ -98,9 +111,12 @@ def gated(op: Gru, x: str, operands: Operands, table: Table) -> FixedGru:
     def gate(part: str, sign: float, bias: Doubles, *weights: Doubles) -> Candidate:
         sources = zip((op.h, x), weights, strict=True)
         real = RealRows(op.h_next, part, sign * bias, tuple((v, sign * w) for v, w in sources))
-        return tabulated(real, 0.5 * table.scale, operands)
+        return scheme.tabulated(real, 0.5 * scale, operands)
 
-    hidden, candidate_rows = _candidate_rows(op, x, input_n, hidden_n, operands, table)
+    b_input, b_hidden = (np.split(b.astype(np.float64), 3)[2] for b in (op.b_input, op.b_hidden))
+    real_hidden = RealRows(op.h_next, "hidden", b_hidden, ((op.h, hidden_n),))
+    real_input = RealRows(op.h_next, "candidate", b_input, ((x, input_n),))
+    hidden, new = scheme.candidate_rows(real_hidden, real_input, scale, operands)
     return FixedGru(
         x=x,
         h=op.h,
@@ -108,27 +124,24 @@ def gated(op: Gru, x: str, operands: Operands, table: Table) -> FixedGru:
         reset=gate("reset", 1.0, bias[0], hidden_r, input_r).rows,
         update=gate("update", -1.0, bias[1], hidden_z, input_z).rows,
         hidden=hidden.rows,
-        candidate=candidate_rows.rows,
+        candidate=new.rows,
     )
 
 
-def _candidate_rows(
-    op: Gru, x: str, w_input: Doubles, w_hidden: Doubles, operands: Operands, table: Table
+def candidate_rows(
+    real_hidden: RealRows, real_input: RealRows, unit: float, operands: Operands
 ) -> tuple[Candidate, Candidate]:
-    """The hidden part at twice the scale of the candidate's, each as fine as it can be."""
-    biases = (np.split(b.astype(np.float64), 3)[2] for b in (op.b_input, op.b_hidden))
-    b_input, b_hidden = biases
-    real_hidden = RealRows(op.h_next, "hidden", b_hidden, ((op.h, w_hidden),))
-    real_input = RealRows(op.h_next, "candidate", b_input, ((x, w_input),))
+    """The hidden part of a new state at twice the scale of the accumulator that it is added to,
+    and the input part, whose result is of `unit`; each as fine as it can be."""
 
     def hidden_at(shift: int, finer: int) -> Candidate:
-        return candidate(real_hidden, table.scale * 2.0 ** (shift + 1), (finer,), operands)
+        return candidate(real_hidden, unit * 2.0 ** (shift + 1), (finer,), operands)
 
     def input_after(hidden: Candidate, shift: int) -> Candidate:
         def start(bias: Integers) -> Range:
             return reset_applied(bias, hidden.result)
 
-        return candidate(real_input, table.scale, (shift,), operands, start)
+        return candidate(real_input, unit, (shift,), operands, start)
 
     def both(shift: int, finer: int) -> Candidate:
         hidden = hidden_at(shift, finer)
@@ -139,27 +152,31 @@ def _candidate_rows(
     return hidden_at(shift, finer), chosen
 
 
-def cell_exponent(cell: str, reach: float, table: Table) -> int:
+def cell_exponent(cell: str, reach: float) -> int:
     """The fraction of a cell of 30 bits that is to hold `reach`.
 
     Raises UserError where it is too large.
     """
-    allowed = [e for e in _CELL_EXPONENTS if _cell_factor(e, table) < 1 << 31]
-    for exponent in allowed:
+    for exponent in _CELL_EXPONENTS:
         if reach * 2.0**exponent < 1 << 29:
             return exponent
     raise UserError(
         f"{cell}: the cell reaches {reach:.3g} with its margin and integers hold "
-        f"{2 ** (29 - allowed[-1])}; calibrate with shorter sequences, or train a bounded cell"
+        f"{2 ** (29 - _CELL_EXPONENTS[-1])}; calibrate with shorter sequences, or train a bounded "
+        "cell"
     )
 
 
-def _cell_factor(exponent: int, table: Table) -> int:
-    """From a cell's units to the table's, over 2^32."""
-    return round(table.scale * 2.0 ** (32 - exponent))
+def _cell_factor(exponent: int, scale: float) -> tuple[int, int]:
+    """From a cell's units to the table's, over 2^32, as a factor below 2^31 and a lift."""
+    real = scale * 2.0 ** (32 - exponent)
+    lift = max(0, math.frexp(real)[1] - 31)
+    return round(real * 2.0**-lift), lift
 
 
-def remembered(op: Lstm, x: str, exponent: int, operands: Operands, table: Table) -> FixedLstm:
+def remembered(
+    op: Lstm, x: str, exponent: int, operands: Operands, scale: float, scheme: Scheme
+) -> FixedLstm:
     """A long short-term memory that reads x as the int16 vector of that name, with a cell of
     this exponent."""
     inputs = np.split(op.w_input.astype(np.float64), 4)
@@ -169,8 +186,9 @@ def remembered(op: Lstm, x: str, exponent: int, operands: Operands, table: Table
     def gate(number: int, part: str, share: float) -> Rows:
         sources = ((op.h, hiddens[number]), (x, inputs[number]))
         real = RealRows(op.h_next, part, biases[number], sources)
-        return tabulated(real, share * table.scale, operands).rows
+        return scheme.tabulated(real, share * scale, operands).rows
 
+    factor, lift = _cell_factor(exponent, scale)
     return FixedLstm(
         x=x,
         h=op.h,
@@ -182,7 +200,8 @@ def remembered(op: Lstm, x: str, exponent: int, operands: Operands, table: Table
         new=gate(2, "new", 1.0),
         output=gate(3, "output", 0.5),
         shift=STATE_FRACTION - exponent,
-        factor=_cell_factor(exponent, table),
+        factor=factor,
+        lift=lift,
     )
 
 
@@ -191,3 +210,15 @@ def _rounded_up(x: npt.ArrayLike) -> Doubles:
     fraction, exponent = np.frexp(np.asarray(x, np.float64))
     rounded: Doubles = np.ldexp(np.ceil(np.ldexp(fraction, _RANGE_BITS)), exponent - _RANGE_BITS)
     return rounded
+
+
+SCHEME = Scheme(
+    arithmetic=HALVES,
+    margin=1.5,
+    index_bits=7,
+    table=tanh_table,
+    tabulated=tabulated,
+    per_row=per_row,
+    output=output,
+    candidate_rows=candidate_rows,
+)

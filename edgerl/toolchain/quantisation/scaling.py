@@ -10,12 +10,13 @@ a unit for each shift that rounds down, and the mean of what operands lost to ro
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.errors import UserError
+from edgerl.toolchain.quantisation.arithmetic import HALVES, Arithmetic
 from edgerl.toolchain.quantisation.program import Doubles, Halfword, Product, Rows
 from edgerl.toolchain.quantisation.proof import (
     LIMIT,
@@ -25,9 +26,9 @@ from edgerl.toolchain.quantisation.proof import (
     accumulated,
     overflow,
 )
+from edgerl.toolchain.quantisation.rounding import Coarse
 from edgerl.toolchain.quantisation.table import Integers
 
-LARGEST_WEIGHT = (1 << 15) - 1
 # Beyond any limit, and far from where int64 ends.
 _HUGE = 2.0**40
 
@@ -47,17 +48,20 @@ class RealRows:
 
 @dataclass(frozen=True)
 class Operands:
-    """How the int16 vectors so far are read, and what they can be."""
+    """How the int16 vectors so far are read, and what they can be; and, by layer, how weights are
+    rounded that have fewer bits."""
 
     halfwords: Mapping[str, Halfword]
     ranges: Ranges
+    arithmetic: Arithmetic = HALVES
+    coarse: Mapping[str, Coarse] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Candidate:
     """Integer rows at one choice of scales, and what they come to.
 
-    `weights` are before they were limited to int16; `result` is the range after all shifts.
+    `weights` are before they were limited to `largest`; `result` is the range after all shifts.
     """
 
     real: RealRows
@@ -66,13 +70,14 @@ class Candidate:
     weights: tuple[Integers, ...]
     totals: tuple[Range, ...]
     result: Range
+    largest: int
 
     @property
     def fits(self) -> npt.NDArray[np.bool_]:
-        """Which rows have int16 weights, an int32 bias, and cannot overflow, [rows]."""
+        """Which rows have weights that fit, an int32 bias, and cannot overflow, [rows]."""
         fits = np.abs(self.bias) < LIMIT
         for weights, total in zip(self.weights, self.totals, strict=True):
-            fits &= np.abs(weights).max(axis=1, initial=0) <= LARGEST_WEIGHT
+            fits &= np.abs(weights).max(axis=1, initial=0) <= self.largest
             fits &= total.size < LIMIT
         return fits
 
@@ -82,12 +87,12 @@ class Candidate:
         row = int(np.flatnonzero(~self.fits)[0])
         where = f"{self.real.layer} {self.real.part}".rstrip() + f" row {row}"
         for (x, _), weights in zip(self.real.sources, self.weights, strict=True):
-            ratio = np.abs(weights[row]).max(initial=0) / LARGEST_WEIGHT
+            ratio = np.abs(weights[row]).max(initial=0) / self.largest
             if ratio > 1.0:
                 return (
                     f"{where}: a weight on {x} times that element's range is {ratio:.3g} times "
-                    "what int16 weights can scale; it fits with the range or the weight so much "
-                    "smaller"
+                    f"what int{self.largest.bit_length() + 1} weights can scale; it fits with the "
+                    "range or the weight so much smaller"
                 )
         for (x, _), total in zip(self.real.sources, self.totals, strict=True):
             if total.size[row] >= LIMIT:
@@ -107,28 +112,31 @@ def candidate(
     `start` gives the range of the accumulation before its products from the bias; by default it
     is the bias itself.
     """
+    arithmetic = operands.arithmetic
     units = np.broadcast_to(np.asarray(unit, np.float64), real.bias.shape)
     bias = real.bias * units * 2.0 ** sum(shifts)
     weights = []
     before = 0
     for (x, w), shift in zip(real.sources, shifts, strict=True):
         halfword = operands.halfwords[x]
-        finer = 2.0 ** (sum(shifts) - before)
+        finer = 2.0 ** (sum(shifts) - before + arithmetic.dropped)
         integers = _rounded(w * halfword.lsb * (units * finer)[:, np.newaxis])
-        bias = bias + (integers @ halfword.offset + (0.5 * 2.0**shift if shift else 0.0)) * (
-            2.0**before
-        )
+        lost = integers @ halfword.offset * 2.0**-arithmetic.dropped
+        bias = bias + (lost + (0.5 * 2.0**shift if shift else 0.0)) * 2.0**before
         weights.append(integers)
         before += shift
     whole = _rounded(bias)
+    largest = arithmetic.largest
     products = tuple(
-        Product(x, np.clip(w, -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int16), shift)
+        Product(
+            x, np.clip(w, -largest, largest).astype(arithmetic.integers), shift, arithmetic.width
+        )
         for (x, _), w, shift in zip(real.sources, weights, shifts, strict=True)
     )
-    rows = Rows(np.clip(whole, -LIMIT, LIMIT - 1).astype(np.int32), products)
+    rows = Rows(np.clip(whole, -LIMIT, LIMIT).astype(np.int32), products)
     begin = Range(whole, whole) if start is None else start(whole)
     totals, result = accumulated(rows, operands.ranges, begin)
-    return Candidate(real, rows, whole, tuple(weights), totals, result)
+    return Candidate(real, rows, whole, tuple(weights), totals, result, largest)
 
 
 def first_fitting(steps: Iterable[int], make: Callable[[int], Candidate]) -> tuple[int, Candidate]:

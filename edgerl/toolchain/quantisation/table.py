@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 CELL_BITS = 15
 FRACTION = 30
-_VALUE_BITS = 16
-_LARGEST_VALUE = (1 << (FRACTION - _VALUE_BITS)) - 1
+VALUE_BITS = 16
+_LARGEST_VALUE = (1 << (FRACTION - VALUE_BITS)) - 1
 _SAMPLES = 33
 
 Integers = npt.NDArray[np.int64]
@@ -31,16 +31,19 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Table:
-    """tanh over [-reach, reach]: `words` [2^index_bits] int32, the first for the lowest cell.
+    """A function over [centre - reach, centre + reach]: `words` [2^index_bits] int32, the first
+    for the lowest cell. An argument x is v = (x - centre) * scale, a value y * unit.
 
-    `error` is the largest absolute error over all real arguments that are exact in v's units,
-    those beyond the reach included, measured at every v.
+    Of tanh, `error` is the largest absolute error over all real arguments that are exact in v's
+    units, those beyond the reach included, measured at every v.
     """
 
     index_bits: int
     reach: float
     words: npt.NDArray[np.int32]
     error: float
+    centre: float = 0.0
+    unit: float = 2.0**-FRACTION
 
     @property
     def argument_bits(self) -> int:
@@ -60,13 +63,13 @@ class Table:
         return int(values.min()), int(values.max())
 
     def look_up(self, v: Integers) -> Integers:
-        """y [...], Q30, of v [...], which is within `argument_bits`."""
+        """y [...], int32, of v [...], which is within `argument_bits`."""
         words = self.words.astype(np.int64)[(v >> CELL_BITS) + (len(self.words) >> 1)]
-        y: Integers = words + _low_half(words) * _low_half(v)
+        y: Integers = words + low_half(words) * low_half(v)
         return y
 
 
-def _low_half(x: Integers) -> Integers:
+def low_half(x: Integers) -> Integers:
     """The low 16 bits as a signed number."""
     return ((x & 0xFFFF) ^ 0x8000) - 0x8000
 
@@ -106,8 +109,8 @@ def _fitted(index_bits: int, reach: float) -> tuple[npt.NDArray[np.int32], float
     wanted *= 1 << FRACTION
     ends = np.tanh(np.stack([cells, cells + 1]) * (width / _scale(index_bits, reach)))
     slope = np.rint((ends[1] - ends[0]) * (1 << (FRACTION - CELL_BITS))).astype(np.int64)
-    rest = wanted - slope[:, np.newaxis] * (_low_half(v) + 1)
-    middle = 0.5 * (rest.max(axis=1) + rest.min(axis=1)) / (1 << _VALUE_BITS)
+    rest = wanted - slope[:, np.newaxis] * (low_half(v) + 1)
+    middle = 0.5 * (rest.max(axis=1) + rest.min(axis=1)) / (1 << VALUE_BITS)
     value = np.clip(np.rint(middle), -_LARGEST_VALUE, _LARGEST_VALUE).astype(np.int64)
-    error = np.abs(rest - (value << _VALUE_BITS)[:, np.newaxis]).max() / (1 << FRACTION)
-    return ((value << _VALUE_BITS) + slope).astype(np.int32), float(error)
+    error = np.abs(rest - (value << VALUE_BITS)[:, np.newaxis]).max() / (1 << FRACTION)
+    return ((value << VALUE_BITS) + slope).astype(np.int32), float(error)

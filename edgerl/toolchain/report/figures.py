@@ -1,12 +1,14 @@
-"""The report's plots: error against a reference, flight paths, position error over time."""
+"""The report's plots: error against a reference, flight paths, position error over time, and
+what a search weighed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgerl.toolchain.report.limits import Bound, parse_bound
-from edgerl.toolchain.report.model import ClosedLoop, Limit, Reference
+from edgerl.toolchain.report.model import Candidate, ClosedLoop, Limit, Reference
 from edgerl.toolchain.report.svg import (
     FRAME,
     Array,
@@ -200,3 +202,47 @@ def deviation_plot(key: str, suite: ClosedLoop, x: Axis, y: Axis) -> Plot | None
 
 def _first(points: dict[str, Array], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in points), None)
+
+
+def candidates_plot(candidates: Sequence[Candidate]) -> Plot | None:
+    """What the programs that a search looked at cost: bytes across, instructions up, the line
+    through those that nothing working beats in both; None where nothing was counted."""
+    seen = [c for c in candidates if c.flash_bytes and c.instructions]
+    if not seen:
+        return None
+    bytes_of = [float(c.flash_bytes or 0) for c in seen]
+    work = [float(c.instructions or 0) for c in seen]
+    x = log_axis("flash, B", bytes_of)
+    y = log_axis("instructions", work)
+    points = place(x, y, bytes_of, work)
+    working = [k for k, c in enumerate(seen) if c.works]
+    front = sorted(
+        (k for k in working if not any(_beats(seen[j], seen[k]) for j in working)),
+        key=lambda k: bytes_of[k],
+    )
+    marks = tuple(
+        Mark(
+            round(float(px) / FRAME * 100.0, 2),
+            round(float(py) / FRAME * 100.0, 2),
+            "end" if c.chosen else "start" if c.works else "lost",
+            "s0" if c.chosen else "s1" if c.works else "s2",
+        )
+        for (px, py), c in zip(points, seen, strict=True)
+    )
+    curves = (Curve(polyline(points[front]), "line dashed s1", "best that work"),) if front else ()
+    return Plot(
+        "candidates",
+        "Programs that were weighed",
+        f"Flash and instructions of {len(seen)} programs.",
+        x,
+        y,
+        curves,
+        marks=marks,
+        legend=(("line dashed s1", "best that work"),) if front else (),
+    )
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    """Whether `one` costs no more than `other` in anything, and less in something."""
+    costs = [(c.flash_bytes or 0, c.instructions or 0) for c in (one, other)]
+    return costs[0] != costs[1] and all(a <= b for a, b in zip(*costs, strict=True))

@@ -15,6 +15,7 @@ from edgerl.policies.spec import PolicySpec, Signal
 from edgerl.policies.vocabulary import VOCABULARY
 from edgerl.toolchain.report.figures import (
     SERIES,
+    candidates_plot,
     deviation_axes,
     deviation_plot,
     error_limit,
@@ -107,6 +108,7 @@ def render(report: Report, spec: PolicySpec, *, clock_hz: int = 0) -> str:
         most_instructions=max((la.instructions or 0 for la in report.measured.layers), default=0),
         most_weights=max((la.weight_bytes for la in report.measured.layers), default=0),
         references=_references(report),
+        weighed=candidates_plot(report.candidates),
         suites=_suites(report.closed_loop),
         signals={"Observation": _indexed(spec.observation), "Action": _indexed(spec.action)},
         feedback=_FEEDBACK[spec.feedback],

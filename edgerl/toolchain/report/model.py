@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from edgerl.policies.plants.suites import Paired
+
 SCHEMA = 1
 
 
@@ -132,7 +134,8 @@ class ClosedLoop:
 
     `metrics` and their 95 % `intervals` share keys. `paths` are a few flights for the plot:
     each is (name, survived, positions [T][3] in metres); `error_over_time` holds quantiles of
-    the position error: name -> one value a step.
+    the position error: name -> one value a step. `against_floats` is the difference from the
+    same policy in float32 on the same vehicles, where the program has integers.
     """
 
     plant: str
@@ -145,6 +148,7 @@ class ClosedLoop:
     paths: tuple[tuple[str, bool, tuple[tuple[float, float, float], ...]], ...] = ()
     error_over_time: dict[str, tuple[float, ...]] = field(default_factory=dict)
     dt: float = 0.01
+    against_floats: Paired | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,45 @@ class Certificate:
     value: Any
     kind: Literal["proved", "measured", "not_applicable"]
     method: str
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """What the elements of a run-time vector can be: least and largest of all of them, in real
+    units.
+
+    `proved` holds in every step over the spec's ranges (None where nothing bounds it),
+    `observed` was met on the golden trace. Of integers `bits` are proved to be enough, and
+    `observed_bits` were used, of the `width` that they have, signs included.
+    """
+
+    name: str
+    size: int
+    format: str
+    proved: tuple[float, float] | None
+    observed: tuple[float, float] | None
+    bits: int | None = None
+    observed_bits: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A format that a search looked at: what its program costs, how well it does its work and,
+    where it is not taken, why. `survival` is the difference from floats, `error` m in flight or
+    the largest difference of an action. It `works` where its work is good enough, and `holds`
+    where it keeps to the budget too."""
+
+    name: str
+    flash_bytes: int | None = None
+    instructions: int | None = None
+    cycles_model: int | None = None
+    survival: float | None = None
+    error: float | None = None
+    works: bool = False
+    holds: bool = False
+    chosen: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,6 +233,8 @@ class Report:
     examples: Reference | None = None
     closed_loop: tuple[ClosedLoop, ...] = ()
     certificates: dict[str, Certificate] = field(default_factory=dict)
+    tensors: tuple[TensorRange, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
     emulated: bool = True

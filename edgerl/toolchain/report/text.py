@@ -91,11 +91,20 @@ def words(name: str) -> str:
 
 
 def anything(value: object) -> str:
-    """A certificate's value, whatever its type: figures as figures, structures as JSON."""
+    """A certificate's value, whatever its type: figures as figures, two of them as a range, named
+    parts one after the other, other structures as JSON."""
     match value:
         case None | bool() | int() | float():
             return "–" if value is None else number(value)
         case str():
             return value
+        case [int() | float() as low, int() | float() as high]:
+            return f"{number(low)} … {number(high)}"
+        case dict():
+            parts = (
+                f"{key}: {anything(each)}" if isinstance(each, dict) else f"{key} {anything(each)}"
+                for key, each in value.items()
+            )
+            return ", ".join(parts)
         case _:
             return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)

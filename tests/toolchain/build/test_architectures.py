@@ -40,6 +40,23 @@ READ = [
     ("arm", "f746", ("mov", None, False, False)),
     ("arm", "8746", ("mov", None, False, True)),
     ("arm", "dfe800f0", ("tbb", None, False, True)),
+    ("arm", "0ff009c0", ("le", AT + 4 - 16, False, False)),
+    ("arm", "1ff00bc8", ("letp", AT + 4 - 22, False, False)),
+    ("arm", "40f007c0", ("wls", AT + 4 + 12, False, False)),
+    ("arm", "22f007c0", ("wlstp", AT + 4 + 12, False, False)),
+    ("arm", "42f001e0", ("dls", None, False, False)),
+    ("arm", "02f001e0", ("dlstp", None, False, False)),
+    ("arm", "02f001e8", ("vctp", None, False, False)),
+    ("arm", "0ff001e0", ("lctp", None, False, False)),
+    ("arm", "f2ee20cf", ("mve", None, False, False)),  # vmladava.s8 r12, q1, q0
+    ("arm", "b1ec101e", ("mve", None, False, False)),  # vldrb.u8 q0, [r1], #16
+    ("arm", "22ef4008", ("mve", None, False, False)),  # vadd.i32 q0, q1, q0
+    ("arm", "51ea0280", ("csel", None, False, False)),
+    ("arm", "50ea2f11", ("long_shift", None, False, False)),  # asrl r0, r1, #4
+    ("arm", "51ea0200", ("orrs", None, False, False)),
+    ("arm", "90ed000a", ("vldr", None, False, False)),
+    ("arm", "b4ee400a", ("vcmp", None, False, False)),
+    ("arm", "f1ee10fa", ("vmrs", None, False, False)),
 ]
 # architecture, code, bytes by which it lowers the stack (None: not to be seen)
 PUSHED = [
@@ -61,6 +78,10 @@ PUSHED = [
     ("arm", "70b5", 16),
     ("arm", "86b0", 24),
     ("arm", "0021", 0),
+    ("arm", "2ded108b", 64),  # vpush {d8-d15}
+    ("arm", "8ded049f", 0),  # vstrw.32 q4, [sp, #16]
+    ("arm", "2ded041f", None),  # the same with sp written back: unpredictable
+    ("arm", "adec041f", None),
 ]
 
 

@@ -8,7 +8,7 @@ from edgerl.errors import ToolError
 from edgerl.targets.model import target
 from edgerl.toolchain.build import Image, build_firmware, find, worst_stack
 from edgerl.toolchain.build.stack import frame_from_code
-from edgerl.toolchain.emulators import UnicornCore, painted_stack
+from edgerl.toolchain.emulators import UnicornCore
 
 BOARD = target("crazyflie21")
 
@@ -36,7 +36,7 @@ def test_painting_stays_within_the_call_graph(family: str, portable: bool, image
     core = UnicornCore(image, BOARD)
     for mode in ("evaluate", "step"):
         bound = worst_stack(image, f"net_{mode}").bytes
-        used = painted_stack(core, flight[0][:50], mode)
+        used = core.stack_used(flight[0][:50], mode)
         # A frame may hold padding that nothing touches.
         assert bound - 8 <= used <= bound
 
@@ -71,7 +71,7 @@ def test_stack_that_overflows_is_noticed(images, flight) -> None:
     core = UnicornCore(image, BOARD)
     core.stack_limit = core.stack_top - 64
     with pytest.raises(ToolError, match="net_step overflows the 64 B of stack"):
-        painted_stack(core, flight[0][:2])
+        core.stack_used(flight[0][:2])
 
 
 def test_unknown_function(images) -> None:

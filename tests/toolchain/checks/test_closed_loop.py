@@ -64,10 +64,10 @@ def test_each_flight_has_its_own_memory(host):
 
 
 def test_a_flight_says_on_what_it_was_flown(host):
-    flown = closed_loop(Hover(), host, "step", "clamped", episodes=5)
+    flown = closed_loop(Hover(), host, "step", "clamped", episodes=5).report
     assert flown.on == "host, _step, clamped feedback"
     assert (flown.plant, flown.suite, flown.episodes) == ("quadrotor", "hover", 5)
-    assert flown == closed_loop(Hover(), host, "step", "clamped", episodes=5)
+    assert flown == closed_loop(Hover(), host, "step", "clamped", episodes=5).report
 
 
 class Nudged:
@@ -80,6 +80,9 @@ class Nudged:
 
     def reset_states(self, count: int):
         return self.honest.reset_states(count)
+
+    def trace(self, observations, resets, mode="step"):
+        raise NotImplementedError("flights of many controllers need none")
 
     def many(self, states, observations, mode="step"):
         run = self.honest.many(states, observations, mode)
@@ -97,6 +100,26 @@ def test_flights_are_the_same_only_to_the_last_bit(host):
     assert not same_flights(suite, host, Nudged(host, 40), 4)
     with pytest.raises(UserError, match="draws no vehicles"):
         same_flights(SUITES["figure8"], host, host, 4)
+
+
+class Alone:
+    """A runner that holds one controller; `nudged` is a step whose answer has another last bit."""
+
+    def __init__(self, honest, nudged: int | None = None) -> None:
+        self.honest, self.nudged = honest, nudged
+        self.name = "alone"
+
+    def trace(self, observations, resets, mode="step"):
+        run = self.honest.trace(observations, resets, mode)
+        if self.nudged is not None:
+            run.actions.view(np.uint32)[self.nudged, 0] ^= 1
+        return run
+
+
+def test_flights_of_one_controller_after_another(host):
+    suite = replace(Hover(), steps=50)
+    assert same_flights(suite, host, Alone(host), 4)
+    assert not same_flights(suite, host, Alone(host, 199), 4)
 
 
 def test_the_emulated_core_flew_the_same(raptor):

@@ -164,7 +164,7 @@ def test_a_miscompilation_is_named_by_its_layer(template, small_policy, tmp_path
         found = honest(name, core)
         return found if core.name == "native" else replace(found, flags=(*found.flags, *loose))
 
-    monkeypatch.setattr("edgerl.checking.find", careless)
+    monkeypatch.setattr("edgerl.subject.find", careless)
     monkeypatch.setattr("edgerl.toolchain.checks.localise.find", careless)
     artifact = read_artifact(folder)
     core = artifact.manifest.target.core

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgerl import checking
-from edgerl.checking import check, require_emulator
+from edgerl import checking, subject
+from edgerl.checking import check
 from edgerl.errors import ToolError
 from edgerl.policies import Signal, load
 from edgerl.recipe import Check
 from edgerl.reports import blank
+from edgerl.subject import require_emulator
 from edgerl.targets import target
 from edgerl.toolchain import golden
 from edgerl.toolchain.artifact import read_artifact, write_manifest
@@ -32,15 +33,27 @@ def test_certificates_of_a_whole_artifact(raptor):
     assert {
         "no_outside_calls", "no_static_data", "no_recursion", "stack_bytes",
         "constant_instructions", "stack_within_bound", "build_id", "self_test", "reproducible",
-        "within_error_bound", "emulated_flights_identical",
+        "within_error_bound", "emulated_flights_identical", "no_data_branch",
+        "guard_no_data_branch", "action_bounds",
     } == set(certificates)  # fmt: skip
     assert certificates["stack_bytes"].value == raptor.report.measured.stack_bytes
     truths = {name for name, c in certificates.items() if isinstance(c.value, bool)}
-    assert truths == set(certificates) - {"stack_bytes"}
+    assert truths == set(certificates) - {"stack_bytes", "action_bounds"}
     assert all(certificates[name].value for name in truths)
     assert all(c.method for c in certificates.values())
     build = raptor.artifact.manifest.build_id
     assert build[:12] in certificates["build_id"].method
+    for name in ("no_data_branch", "guard_no_data_branch", "constant_instructions"):
+        assert certificates[name].kind == "proved"
+
+
+def test_ranges_of_a_whole_artifact(raptor):
+    tensors = {tensor.name: tensor for tensor in raptor.report.tensors}
+    for tensor in tensors.values():
+        assert tensor.proved[0] <= tensor.observed[0] <= tensor.observed[1] <= tensor.proved[1]
+    motor = raptor.report.certificates["action_bounds"].value["motor"]
+    assert tuple(motor["raw"]) == tensors["action"].proved
+    assert tuple(motor["saturated"]) == (-1.0, 1.0)
 
 
 def test_measures_of_a_whole_artifact(raptor):
@@ -72,15 +85,15 @@ def test_absent_cross_checkers_are_said(small_artifact, monkeypatch):
     def absent(*_: object) -> None:
         raise ToolError("qemu-system-arm is not installed: apt-get install qemu-system-arm")
 
-    find = checking.find
+    find = subject.find
 
     def only_zig(name: str, core: object) -> object:
         if name != "zig":
             raise ToolError(f"compiler {name} is not installed: apt-get install gcc")
         return find(name, core)
 
-    monkeypatch.setattr(checking, "QemuCore", absent)
-    monkeypatch.setattr(checking, "find", only_zig)
+    monkeypatch.setattr(subject, "QemuCore", absent)
+    monkeypatch.setattr(subject, "find", only_zig)
     monkeypatch.setattr(checking, "_edition", lambda runner: runner.name)
     report = check(read_artifact(small_artifact))
     assert report.ok and report.parity.between == ("golden.bin", "host", "zig/unicorn")
@@ -92,7 +105,7 @@ def test_absent_cross_checkers_are_said(small_artifact, monkeypatch):
 
 def test_no_emulator_is_named_before_anything_is_done(monkeypatch):
     require_emulator(target("cortex-m4f"))
-    monkeypatch.setattr(checking, "find_spec", lambda name: None)
+    monkeypatch.setattr(subject, "find_spec", lambda name: None)
     require_emulator(target("host"))
     with pytest.raises(ToolError, match=r"unicorn: pip install 'edgerl\[emu\]'"):
         require_emulator(target("cortex-m4f"))

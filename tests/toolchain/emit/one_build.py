@@ -18,6 +18,7 @@ from edgerl.policies import Policy, PolicySpec, Signal, StateSignal
 from edgerl.targets import Target, target
 from edgerl.toolchain import ir
 from edgerl.toolchain.build import Compiler, Image, Mode, Run, cache_folder, find
+from edgerl.toolchain.build.architectures import architecture_of
 from edgerl.toolchain.build.image import read_binary
 from edgerl.toolchain.build.process import run
 from edgerl.toolchain.build.rendering import render
@@ -34,7 +35,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
 )
 _TIMEOUT_S = 300.0
-_STARTUP, _LAYOUT = "edgerl-startup-arm.S", "edgerl-image.ld"
+_LAYOUT = "edgerl-image.ld"
 
 
 def policy_of(program: ir.Program, **changes: object) -> Policy:
@@ -204,21 +205,27 @@ def on_core(
     values = {
         "name": packages[0].name,
         "fpu": board.core.fpu,
+        "mve": board.core.mve,
         "flash_base": board.flash.base,
         "flash_room": board.flash.size,
         "ram_base": board.ram.base,
         "ram_room": board.ram.size,
         "stack_top": board.ram.base + board.ram.size,
     }
-    render(folder, [_STARTUP, _LAYOUT], values)
+    startup = f"edgerl-startup-{board.core.architecture}.S"
+    render(folder, [startup, _LAYOUT], values)
     names = [made.name for made in packages]
     (folder / "main.c").write_text(_TEMPLATES.get_template("main.c.j2").render(names=names))
     kernels = [name for made in packages for name in made.files if name.endswith(".S")]
     twins = [f"-D{name.upper()}_PORTABLE" for name in portable]
-    link = [f"-Wl,-T,{_LAYOUT}", "-Wl,-e,Reset_Handler", "-Wl,--build-id=none"]
+    link = [
+        f"-Wl,-T,{_LAYOUT}",
+        f"-Wl,-e,{architecture_of(board.core.architecture).entry}",
+        "-Wl,--build-id=none",
+    ]
     # Optimising for size, zig strips what it links unless told to keep it.
     # Whatever language the flags give the C files, the assembly keeps its own.
-    assembler = ["-x", "assembler-with-cpp", *kernels, _STARTUP, "-x", "none"]
+    assembler = ["-x", "assembler-with-cpp", *kernels, startup, "-x", "none"]
     kept = ["-g"] if {"-Os", "-Oz"} & set(flags) else []
     compile_with(
         compiler,
@@ -237,5 +244,6 @@ def on_core(
         binary=read_binary(elf),
         objects=(),
         frames={},
+        architecture=board.core.architecture,
     )
     return CoreImage(image, board, {made.name: made for made in packages})

@@ -10,7 +10,7 @@ from random_programs import feedforward
 
 from edgerl.toolchain.build import build_firmware, find, worst_stack
 from edgerl.toolchain.emit import emit
-from edgerl.toolchain.emulators import UnicornCore, painted_stack
+from edgerl.toolchain.emulators import UnicornCore
 
 
 @pytest.mark.parametrize("width", [1_100, 4_100, 17_000])
@@ -26,5 +26,5 @@ def test_stack_of_wide_layers(width: int, tmp_path: Path) -> None:
     image = build_firmware(tmp_path, "wide", BOARD, compiler, tmp_path, build_id="0" * 64)
     bound = worst_stack(image, "wide_evaluate").bytes
     assert 4 * width <= bound <= 4 * width + 512
-    used = painted_stack(UnicornCore(image, BOARD), np.ones((2, 1), np.float32), "evaluate")
+    used = UnicornCore(image, BOARD).stack_used(np.ones((2, 1), np.float32), "evaluate")
     assert bound - 8 <= used <= bound

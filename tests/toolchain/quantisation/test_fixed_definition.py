@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from random_fixed import observations, programs
 
@@ -12,6 +13,7 @@ from edgerl.errors import UserError
 from edgerl.toolchain import quantisation
 from edgerl.toolchain.ir import Program
 from edgerl.toolchain.quantisation import FixedProgram
+from edgerl.toolchain.quantisation.cubic import CubicTable
 from edgerl.toolchain.quantisation.program import (
     FixedDense,
     FixedGather,
@@ -25,33 +27,59 @@ from edgerl.toolchain.quantisation.program import (
 Values = dict[str, list[int]]
 
 
+def within(x: int, bits: int) -> int:
+    """Saturated to so many bits, the sign among them."""
+    return min(max(x, -(1 << bits - 1)), (1 << bits - 1) - 1)
+
+
+def shifted(x: int, places: int) -> int:
+    """Shifted right, if it is to the right."""
+    return x >> max(places, 0)
+
+
 class Scalar:
-    """One step in plain integers. `int16` has what matrices read, `whole` what leaves a step."""
+    """One step in plain integers. `read` has what matrices read, `whole` what leaves a step."""
 
     def __init__(self, program: FixedProgram, states: Sequence[Sequence[int]]) -> None:
-        self.words = [int(word) for word in program.table.words]
-        self.bits = program.table.argument_bits
+        self.given = program.table
+        self.bits = {name: vector.bits for name, vector in program.halfwords.items()}
         self.whole: Values = {}
-        self.int16: Values = {}
+        self.read: Values = {}
         for (before, _), state in zip(program.states, states, strict=True):
             self.keep(before, [int(x) for x in state])
 
     def keep(self, name: str, state: list[int]) -> None:
-        self.whole[name], self.int16[name] = state, [x >> 14 for x in state]
+        self.whole[name] = state
+        self.read[name] = [shifted(x, 30 - self.bits[name]) for x in state]
 
     def accumulate(self, rows: Rows, row: int, start: int) -> int:
         for product in rows.products:
-            for w, x in zip(product.weights[row].tolist(), self.int16[product.x], strict=True):
-                start += w * x
+            for w, x in zip(product.weights[row].tolist(), self.read[product.x], strict=True):
+                start += w * x + (1 << 31) >> 32 if product.stored == 32 else w * x
                 assert -(2**31) <= start < 2**31
             start >>= product.shift
+        start = within(start, 32 - rows.lift) << rows.lift
+        if rows.multipliers is not None:
+            start = start * int(rows.multipliers[row]) + (1 << 31) >> 32
         return start
 
     def table(self, result: int) -> int:
-        v = min(max(result, -(1 << self.bits - 1)), (1 << self.bits - 1) - 1)
-        word = self.words[(v >> 15) + len(self.words) // 2]
+        if isinstance(self.given, CubicTable):
+            return self.cubic(self.given, result)
+        v = within(result, self.given.argument_bits)
+        word = int(self.given.words[(v >> 15) + len(self.given.words) // 2])
         slope, offset = ((x & 0xFFFF) - (0x10000 if x & 0x8000 else 0) for x in (word, v))
         return word + slope * offset
+
+    def cubic(self, table: CubicTable, v: int) -> int:
+        cell = v >> 32 - table.index_bits
+        t = (v << table.index_bits - 1) & 0xFFFFFFFF
+        t -= (t >> 31) << 32
+        y, *lower = reversed(table.coefficients[cell + len(table.coefficients) // 2].tolist())
+        for coefficient in lower:
+            y = coefficient + (y * t + (1 << 31) >> 32)
+            assert -(2**31) <= y < 2**31
+        return int(y)
 
     def rows(self, rows: Rows) -> list[int]:
         return [self.accumulate(rows, k, int(b)) for k, b in enumerate(rows.bias)]
@@ -59,15 +87,16 @@ class Scalar:
     def dense(self, op: FixedDense) -> None:
         results = self.rows(op.rows)
         one = 1 << 30
+        bits = self.bits.get(op.y, 32)
         match op.form:
             case "signed":
-                self.int16[op.y] = [min(max(x, -32768), 32767) for x in results]
+                self.read[op.y] = [within(x, bits) for x in results]
             case "relu":
-                self.int16[op.y] = [min(max(x, 0), 32767) for x in results]
+                self.read[op.y] = [within(max(x, 0), bits) for x in results]
             case "tanh":
-                self.int16[op.y] = [self.table(x) >> 15 for x in results]
+                self.read[op.y] = [shifted(self.table(x), 31 - bits) for x in results]
             case "sigmoid":
-                self.int16[op.y] = [(self.table(x) + one) >> 16 for x in results]
+                self.read[op.y] = [shifted(self.table(x) + one, 32 - bits) for x in results]
             case "wide":
                 self.whole[op.y] = results
             case "wide_relu":
@@ -101,18 +130,26 @@ class Scalar:
             q = (i + (1 << 30)) * g + (1 << 31) >> 32
             cell = min(max(p + (q >> op.shift), -(1 << 29)), (1 << 29) - 1)
             cells.append(cell)
-            reached = self.table(cell * op.factor + (1 << 31) >> 32)
+            argument = within(cell * op.factor + (1 << 31) >> 32, 32 - op.lift)
+            reached = self.table(argument << op.lift)
             hidden.append((o + (1 << 30)) * reached >> 32)
         self.keep(op.h_next, hidden)
         self.keep(op.c_next, cells)
 
 
-def converted(value: float, exponent: int) -> int:
+def converted(value: float, exponent: int, bits: int) -> int:
     if math.isnan(value):
         return 0
     if math.isinf(value):
-        return 32767 if value > 0 else -32768
-    return min(max(math.trunc(Fraction(value) * Fraction(2) ** exponent), -32768), 32767)
+        return within(math.trunc(math.copysign(1 << bits, value)), bits)
+    return within(math.trunc(Fraction(value) * Fraction(2) ** exponent), bits)
+
+
+def entered(value: float, exponent: int, bits: int, guard: int) -> int:
+    if not guard:
+        return converted(value, exponent, bits)
+    finer = converted(value, exponent + guard, bits + guard)
+    return within(finer + (1 << guard - 1) >> guard, bits)
 
 
 def step(
@@ -123,8 +160,8 @@ def step(
     for op in program.operations:
         match op:
             case FixedInput():
-                pairs = zip(observation, op.exponents, strict=True)
-                scalar.int16[op.y] = [converted(float(x), e) for x, e in pairs]
+                pairs, bits = zip(observation, op.exponents, strict=True), scalar.bits[op.y]
+                scalar.read[op.y] = [entered(float(x), e, bits, op.guard) for x, e in pairs]
             case FixedDense():
                 scalar.dense(op)
             case FixedGru():
@@ -132,20 +169,21 @@ def step(
             case FixedLstm():
                 scalar.lstm(op)
             case FixedGather():
-                scalar.int16[op.y] = [scalar.int16[op.sources[k]][j] for k, j in op.picks]
+                scalar.read[op.y] = [scalar.read[op.sources[k]][j] for k, j in op.picks]
             case FixedOutput():
                 singles = np.array(scalar.whole[op.x], np.int64).astype(np.float32)
                 action = [float(x) * 2.0**-op.exponent for x in singles]
     return action, [scalar.whole[after] for _, after in program.states]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(programs())
-def test_the_interpreter_is_the_definition(drawn: tuple[Program, int]) -> None:
+@pytest.mark.parametrize("number_format", ["w16a16", "w8a16", "w4a16", "w32a32", "w8a8"])
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=programs())
+def test_the_interpreter_is_the_definition(number_format: str, drawn: tuple[Program, int]) -> None:
     program, seed = drawn
     seen = observations(program, seed, 40, 8)
     try:
-        fixed = quantisation.quantise(program, seen)
+        fixed = quantisation.quantise(program, seen, number_format)
     except UserError:
         return
     states = quantisation.reset(fixed)

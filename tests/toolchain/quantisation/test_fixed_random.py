@@ -127,7 +127,7 @@ def test_each_operation_is_as_close_as_its_rounding_allows(drawn: tuple[Program,
 def _real(fixed: FixedProgram, tensors: dict[str, npt.NDArray], name: str) -> Doubles:
     """The numbers that an int16 vector stands for."""
     halfword = fixed.halfwords[name]
-    shift = 14 if name in {n for pair in fixed.states for n in pair} else 0
+    shift = 30 - halfword.bits if name in {n for pair in fixed.states for n in pair} else 0
     value: Doubles = ((tensors[name] >> shift) + halfword.offset) * halfword.lsb
     return value
 
@@ -163,7 +163,7 @@ def _check_dense(
     if operation.activation in ("tanh", "sigmoid"):
         share = 0.5 if operation.activation == "sigmoid" else 1.0
         off = share * (table.error + off / table.scale)
-        off = off + (0.0 if is_action else 2.0**-16)
+        off = off + (0.0 if is_action else 2.0 ** -fixed.halfwords[operation.y].bits)
         got = tensors[operation.y] if is_action else real[operation.y]
         inside = np.ones(wanted.shape, bool)
     elif is_action:
@@ -174,7 +174,7 @@ def _check_dense(
     else:
         got = real[operation.y]
         off = off * fixed.halfwords[operation.y].lsb
-        inside = np.abs(tensors[operation.y]) < 32767
+        inside = np.abs(tensors[operation.y]) < (1 << fixed.halfwords[operation.y].bits - 1) - 1
     if operation.activation is not None:
         wanted = interpreter.activate(operation.activation, wanted)
     excess = np.abs(got - wanted) - off * (1.0 + 1e-9) - 1e-9

@@ -9,11 +9,9 @@ from edgerl.errors import UserError
 from edgerl.policies.spec import PolicySpec, Signal
 from edgerl.toolchain import quantisation
 from edgerl.toolchain.ir import (
-    Activate,
-    Clip,
     Dense,
-    Gather,
     Gru,
+    LayerNorm,
     Operation,
     Program,
     Softmax,
@@ -90,9 +88,16 @@ def test_several_recordings_count_together() -> None:
 
 @pytest.mark.parametrize("constant", [0.0, 0.7])
 def test_a_signal_that_never_changes(constant: float) -> None:
+    """Its range is that of the spec; where none is given it is refused."""
     still = samples()
     still[:, 2:] = constant
-    refused(network(), still, "signal 'speed' never changes", spec=SPEC)
+    free = SPEC.model_copy(
+        update={"observation": (SPEC.observation[0], Signal(name="speed", size=2, range=(-1e6, 1)))}
+    )
+    refused(network(), still, "signal 'speed' never changes", spec=free)
+    refused(network(), np.full((256, 4), constant, np.float32), "'observation' never changes")
+    fixed = quantisation.quantise(network(), still, spec=SPEC)
+    assert fixed.operations[0].exponents[2:] == (13, 13)
 
 
 def test_a_layer_that_is_never_excited() -> None:
@@ -128,20 +133,33 @@ def test_a_weight_beyond_its_scale() -> None:
     ("operations", "named"),
     [
         ((Softmax("observation", "action"),), "action: Softmax"),
-        ((Activate("gelu", "observation", "action"),), "action: Activate"),
         (
-            (Clip("observation", np.zeros(4, np.float32), np.ones(4, np.float32), "action"),),
-            "action: Clip",
+            (
+                Dense((("observation", weights(2, 4)),), np.zeros(2, np.float32), "hidden", "elu"),
+                LayerNorm("hidden", np.ones(2, np.float32), np.zeros(2, np.float32), 1e-5, "h"),
+                Dense((("h", weights(2, 2)),), np.zeros(2, np.float32), "action"),
+            ),
+            "h: LayerNorm",
         ),
-        ((Gather(("observation",), ((0, 1), (0, 2)), "action"),), "action: Gather of the action"),
     ],
 )
 def test_an_operator_without_integers(operations: tuple[Operation, ...], named: str) -> None:
     refused(finished(*operations), samples(), named)
 
 
-def test_an_activation_without_integers() -> None:
-    refused(network(activation="elu"), samples(), "hidden: Dense with activation elu")
+def test_what_32_bits_have_no_table_for() -> None:
+    message = "hidden: activation elu of 32 bits has no integer form"
+    refused(network(activation="elu"), samples(), message, number_format="w32a32")
+
+
+@pytest.mark.parametrize("activation", ["reciprocal", "sqrt"])
+def test_an_activation_at_its_pole(activation: str) -> None:
+    first = np.zeros((2, 4), np.float32)
+    first[:, 0] = 40.0
+    near = np.abs(samples()) + np.float32(1e-4)
+    near[0] = 1e-4
+    message = f"hidden: {activation} over .* too steep"
+    refused(network(first=first, activation=activation), near, message)
 
 
 def test_a_state_that_a_dense_layer_writes() -> None:

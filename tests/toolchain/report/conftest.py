@@ -15,6 +15,7 @@ from edgerl.toolchain.report.model import (
     Reference,
     Report,
     Spread,
+    TensorRange,
 )
 
 STEPS, DT = 500, 0.01
@@ -140,7 +141,17 @@ def report() -> Report:
             "accumulator_overflow": Certificate(
                 None, "not_applicable", "floating point throughout"
             ),
+            "action_bounds": Certificate(
+                {"motor": {"raw": (-4.5444, 4.5011), "saturated": (-1.0, 1.0)}},
+                "proved",
+                "interval analysis",
+            ),
         },
+        tensors=(
+            TensorRange("relu_0", 16, "f32", (0.0, 31.3125), (0.0, 17.7)),
+            TensorRange("hidden", 16, "i16", (-1.0, 1.0), (-0.5, 0.5), 15, 14, 16),
+            TensorRange("cell", 16, "f32", None, (-3.0, 3.0)),
+        ),
         limits=(
             Limit("instructions", 2718, "<= 2900", True),
             Limit("cycles_model", 7614, "<= 7800", True),

@@ -29,7 +29,9 @@ from edgerl.toolchain.report.model import (
 )
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
-SECTIONS = ["summary", "limits", "memory", "parity", "flights", "certificates", "spec", "notes"]
+SECTIONS = [
+    "summary", "limits", "memory", "parity", "flights", "certificates", "tensors", "spec", "notes",
+]  # fmt: skip
 HOSTILE = "</title></style></svg>]]><script>alert(1)</script><img src=x onerror='a' \"b\" &amp;"
 
 
@@ -190,6 +192,14 @@ def test_everything_is_on_the_page(report, spec):
     assert page.text.count("hover, clamped feedback") >= 1
 
 
+def test_ranges_are_set_beside_what_was_seen(report, spec):
+    page = check_sound(render(report, spec))
+    said = page.in_section["tensors"]
+    for part in ("relu_0", "0 … 31.31", "0 … 17.7", "i16", "14 of 16", "15 proved", "no bound"):
+        assert part in said, part
+    assert "motor: raw −4.544 … 4.501, saturated −1 … 1" in page.in_section["certificates"]
+
+
 def test_every_figure_says_how_it_was_got(report, spec):
     html = render(report, spec, clock_hz=168_000_000)
     said = dict(
@@ -218,7 +228,7 @@ def test_what_was_not_run_says_so(bare, spec):
     html = render(bare, spec, clock_hz=168_000_000)
     page = check_sound(html)
     assert "No limits were set" in page.text
-    for section in ("summary", "limits", "memory", "parity", "flights", "certificates"):
+    for section in SECTIONS[:-2]:
         assert "not run" in page.in_section[section], section
     passing = {"held", "exact", "good"}
     classes = {c for value in page.attributes("class") for c in value.split()}

@@ -134,7 +134,9 @@ def test_certificate_values_of_any_type():
     assert anything(None) == "–"
     assert anything(False) == "no"
     assert anything("296 B") == "296 B"
-    assert anything({"b": [1, 2], "a": None}) == '{"a": null, "b": [1, 2]}'
+    assert anything({"b": [1, 2.5], "a": None}) == "b 1 … 2.5, a –"
+    assert anything({"b": {"c": True, "d": "x"}}) == "b: c yes, d x"
+    assert anything([1, None, {"b": 2}]) == '[1, null, {"b": 2}]'
 
 
 def test_unprintable_characters_are_replaced():

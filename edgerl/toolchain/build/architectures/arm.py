@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from edgerl.toolchain.build.architectures import armv8_1m
 from edgerl.toolchain.build.architectures.architecture import Architecture
 from edgerl.toolchain.build.instruction import Instruction
 
@@ -43,6 +44,8 @@ def _goes_where_told(stem: str, operands: str) -> bool:
 
 
 def _pushed(i: Instruction) -> int | None:
+    if i.mnemonic == "mve":  # writing back to the stack pointer is unpredictable
+        return None if i.operands.endswith("sp!") else 0
     if i.mnemonic in ("push", "vpush"):
         return _listed(i.operands)
     if i.mnemonic in ("stmdb", "vstmdb") and i.operands.startswith("sp!"):
@@ -65,4 +68,5 @@ ARCHITECTURE = Architecture(
     capstone=("CS_ARCH_ARM", "CS_MODE_THUMB", "CS_MODE_MCLASS", "CS_MODE_V8"),
     read=_read,
     pushed=_pushed,
+    own=armv8_1m.read,
 )

@@ -1,0 +1,1 @@
+"""Emission of integer programs: their plan, and how weights lie in flash."""
